@@ -1,0 +1,1 @@
+"""Export a GAR checkpoint to a bundle of ONNX graphs."""

@@ -1,0 +1,1 @@
+"""GAR in plain torch, its sizes, and the reader of released checkpoints."""
