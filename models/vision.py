@@ -94,8 +94,8 @@ class Encoder(nn.Module):
         self.linear_1 = Linear(vision.dim, config.text.hidden)
         self.linear_2 = Linear(config.text.hidden, config.text.hidden)
         cos, sin = rope_2d(vision)
-        self.register_buffer("cos", cos, persistent=False)
-        self.register_buffer("sin", sin, persistent=False)
+        self.register_buffer("cos", cos.to(self.positions.dtype), persistent=False)
+        self.register_buffer("sin", sin.to(self.positions.dtype), persistent=False)
 
     def forward(self, pixel_values: Tensor, mask: Tensor) -> Tensor:
         x = self.patch(torch.cat([pixel_values, mask], dim=1))  # [T,D,grid,grid]
