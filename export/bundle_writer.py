@@ -21,7 +21,7 @@ from gar_edge.export.validate import Report, validate
 from gar_edge.export.weights_file import DataFile, parameter_bytes, stream_weights
 from gar_edge.models.checkpoint import Checkpoint
 from gar_edge.models.weights import TOKEN_TABLE, Recipe
-from gar_edge.runtime.bundle import sha256
+from gar_edge.runtime.bundle import remember_digests, sha256
 from gar_edge.runtime.errors import GarExportError, GarValidationError
 from gar_edge.runtime.manifest import FILE, FileEntry, Graph, Manifest
 from gar_edge.runtime.paths import remember_bundle
@@ -69,6 +69,7 @@ def export_bundle(checkpoint: Checkpoint, destination: Path, options: ExportOpti
                 raise GarValidationError(report.failure())
             manifest = replace(manifest, validation=report.to_json())
         _write_manifest(folder, manifest)
+    remember_digests(destination, manifest)
     remember_bundle(destination)
     return Exported(destination, manifest, report, sum(entry.bytes for entry in manifest.files.values()))
 
@@ -91,8 +92,8 @@ def _write(
         onnx_file, data_file = f"{name}.onnx", f"{name}.onnx.data"
         read = [onnx_file]
         if graph.recipes:
-            progress.begin(f"Writing {data_file}", parameter_bytes(graph, precision))
             reused = shared if name == "decoder" else {}
+            progress.begin(f"Writing {data_file}", parameter_bytes(graph, precision, reused))
             with DataFile(folder / data_file, progress.advance) as data:
                 stream_weights(graph, checkpoint.weights, precision, data, reused)
                 files[data_file] = data.entry()
@@ -142,7 +143,8 @@ def _check_space(folder: Path, traced: dict[str, TracedGraph], checkpoint: Check
     needed, free = weights + table + _MARGIN, shutil.disk_usage(folder).free
     if free < needed:
         raise GarExportError(
-            f"{folder.parent}: {needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free; make room, or name another disk with -o"
+            f"{folder.parent}: {needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free; "
+            "make room, or name another disk with -o"
         )
 
 

@@ -58,10 +58,10 @@ def export(
     `gar-export --checkpoint ./GAR-1B --fp16 -o gar-1b-fp16`
     """
     _check_usage(size, checkpoint, revision, fp32, fp16, random_weights)
-    from gar_edge.export.bundle_writer import ExportOptions, export_bundle  # noqa: PLC0415 - torch, too slow for --help
-    from gar_edge.export.graphs import Precision  # noqa: PLC0415
-    from gar_edge.export.terminal import TerminalProgress, print_report  # noqa: PLC0415
-    from gar_edge.runtime.paths import default_bundle  # noqa: PLC0415
+    from gar_edge.export.bundle_writer import ExportOptions, export_bundle
+    from gar_edge.export.graphs import Precision
+    from gar_edge.export.terminal import TerminalProgress, print_report
+    from gar_edge.runtime.paths import default_bundle
 
     signal.signal(signal.SIGTERM, _interrupt)
     source = _open(size, checkpoint, revision, random_weights)
@@ -95,9 +95,9 @@ def _check_usage(
 
 
 def _open(size: Size | None, checkpoint: Path | None, revision: str | None, random_weights: bool) -> Checkpoint:
-    from gar_edge.models.checkpoint import open_checkpoint  # noqa: PLC0415 - torch
-    from gar_edge.models.hub import hub_checkpoint  # noqa: PLC0415
-    from gar_edge.models.standin import random_checkpoint  # noqa: PLC0415
+    from gar_edge.models.checkpoint import open_checkpoint
+    from gar_edge.models.hub import hub_checkpoint
+    from gar_edge.models.standin import random_checkpoint
 
     if checkpoint is not None:
         return open_checkpoint(checkpoint)

@@ -96,7 +96,8 @@ def describe_prompt(checkpoint: Checkpoint) -> Prompt:
         raise GarCheckpointError(f"{checkpoint.origin}: tokenizer.json cannot be read ({error})") from None
     if tokenizer.get_vocab_size() > config.text.vocab:
         raise GarCheckpointError(
-            f"{checkpoint.origin}: the tokenizer has {tokenizer.get_vocab_size()} tokens, the token table {config.text.vocab}"
+            f"{checkpoint.origin}: the tokenizer has {tokenizer.get_vocab_size()} tokens, "
+            f"the token table {config.text.vocab}"
         )
 
     def text_of(token: int, what: str) -> str:
@@ -110,7 +111,9 @@ def describe_prompt(checkpoint: Checkpoint) -> Prompt:
     regions = tuple(f"<Prompt{k}>" for k in range(len(config.replay_tokens)))
     missing = [name for name in regions if tokenizer.token_to_id(name) is None]
     if missing:
-        raise GarCheckpointError(f"{checkpoint.origin}: the tokenizer has no {', '.join(missing)}; is this a GAR tokenizer?")
+        raise GarCheckpointError(
+            f"{checkpoint.origin}: the tokenizer has no {', '.join(missing)}; is this a GAR tokenizer?"
+        )
     return Prompt(
         image_token=config.image_token,
         replay_tokens=config.replay_tokens,

@@ -106,7 +106,12 @@ def trace_decoder(config: GarConfig, precision: Precision, tied: bool) -> Traced
         example,
         ["inputs_embeds", "write_index", "attention_mask", *caches],
         ["logits", *updated],
-        ({0: batch, 1: length}, {0: batch}, {0: batch, 2: length, 3: capacity}, [{0: batch, 2: capacity}] * len(caches)),
+        (
+            {0: batch, 1: length},
+            {0: batch},
+            {0: batch, 2: length, 3: capacity},
+            [{0: batch, 2: capacity}] * len(caches),
+        ),
     )
     return TracedGraph(model, decoder_recipes(config, tied), dict(zip(updated, caches, strict=True)))
 

@@ -140,7 +140,7 @@ def replay_model(config: GarConfig, dtype: ir.DataType) -> ir.Model:
 def replay_function() -> ir.Function:
     """The local function behind the node."""
     axes = "".join(_AXIS.format(a=axis) for axis in "yx")
-    return ir.from_proto(onnx.parser.parse_function(_BODY.format(opset=OPSET, axes=axes)))
+    return ir.serde.deserialize_function(onnx.parser.parse_function(_BODY.format(opset=OPSET, axes=axes)))
 
 
 def ir_version() -> int:

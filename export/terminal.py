@@ -6,11 +6,28 @@ from types import TracebackType
 from typing import TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    SpinnerColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.text import Text
 
 from gar_edge.export.validate import Report
 
 _MARKS = {True: "[green]✓[/]", False: "[red]✗[/]", None: "[yellow]–[/]"}
+
+
+class _Bytes(DownloadColumn):
+    """Bytes done, where the work is counted in bytes."""
+
+    def render(self, task: Task) -> Text:
+        return super().render(task) if task.fields["counted"] else Text()
 
 
 class TerminalProgress:
@@ -22,7 +39,7 @@ class TerminalProgress:
             SpinnerColumn(finished_text="✓"),
             TextColumn("{task.description}"),
             BarColumn(bar_width=30),
-            DownloadColumn(),
+            _Bytes(),
             TimeElapsedColumn(),
             console=self._console,
             transient=False,
@@ -42,7 +59,7 @@ class TerminalProgress:
 
     def begin(self, what: str, total: int | None = None) -> None:
         self._finish()
-        self._task = self._bars.add_task(what, total=total)
+        self._task = self._bars.add_task(what, total=total, counted=total is not None)
 
     def advance(self, amount: int) -> None:
         if self._task is not None:
@@ -52,8 +69,8 @@ class TerminalProgress:
         if self._task is None:
             return
         task = self._bars.tasks[self._task]
-        if task.total is None:
-            self._bars.update(self._task, total=1, completed=1, visible=True)
+        total = task.total or 1
+        self._bars.update(self._task, total=total, completed=total)
         self._bars.stop_task(self._task)
 
 

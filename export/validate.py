@@ -135,7 +135,9 @@ def _contract(config: GarConfig, manifest: Manifest, folder: Path) -> Check:
         for kind, wanted, found in (("input", inputs, graph.inputs), ("output", outputs, graph.outputs)):
             for port in wanted:
                 if port not in found:
-                    return Check("contract", False, f"{name}.onnx has no {kind} {port.name} {port.dtype}{list(port.shape)}")
+                    return Check(
+                        "contract", False, f"{name}.onnx has no {kind} {port.name} {port.dtype}{list(port.shape)}"
+                    )
             if len(wanted) != len(found):
                 return Check("contract", False, f"{name}.onnx has {len(found)} {kind}s, not {len(wanted)}")
     missing = [file for graph in manifest.graphs.values() for file in graph.files if not (folder / file).exists()]
@@ -148,8 +150,9 @@ def compare(name: str, found: NDArray[Any], expected: NDArray[Any], precision: P
     """Largest and mean absolute difference, relative L2 distance and cosine of two arrays of one shape."""
     a, b = found.astype(np.float64).ravel(), expected.astype(np.float64).ravel()
     difference = np.abs(a - b)
-    relative = float(np.linalg.norm(a - b) / max(np.linalg.norm(b), 1e-30))
-    cosine = float(a @ b / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-30))
+    norm_a, norm_b = float(np.linalg.norm(a)), float(np.linalg.norm(b))
+    relative = float(np.linalg.norm(a - b)) / max(norm_b, 1e-30)
+    cosine = float(a @ b) / max(norm_a * norm_b, 1e-30)
     least, most = LIMITS[precision]
     ok = bool(np.isfinite(a).all()) and cosine >= least and relative <= most
     figures = {
@@ -231,7 +234,7 @@ def _pipeline(model: TorchModel, gar: Gar, precision: Precision) -> Check:
     reference = TorchSequence(model, len(ids) + TOKENS)
     logits = reference.append(embeds)
     for count, token in enumerate(answer.tokens, 1):
-        behind = (logits.max() - logits[token]) / logits.std()
+        behind = (float(logits.max()) - logits[token]) / float(logits.std())
         if behind > TIE[precision]:
             detail = f"token {count} is {token}, torch's is {logits.argmax()} ({behind:.2g} standard deviations apart)"
             return Check("pipeline", False, detail)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from types import TracebackType
 
@@ -36,7 +36,7 @@ class DataFile:
         """Write a contiguous tensor; its offset and length in bytes."""
         self._write(bytes(-self._size % ALIGNMENT))
         offset = self._size
-        raw = memoryview(tensor.flatten().view(torch.uint8).numpy())
+        raw = tensor.flatten().view(torch.uint8).numpy().data
         for begin in range(0, len(raw), PIECE):
             self._write(raw[begin : begin + PIECE])
             self._advance(min(PIECE, len(raw) - begin))
@@ -82,7 +82,8 @@ def stream_weights(
         )
 
 
-def parameter_bytes(traced: TracedGraph, precision: Precision) -> int:
-    """What a graph's parameters take on disk."""
-    shapes = [v.shape for name, v in traced.model.graph.initializers.items() if name in traced.recipes]
+def parameter_bytes(traced: TracedGraph, precision: Precision, shared: Collection[str] = ()) -> int:
+    """What a graph's parameters take on disk, those of `shared` left out."""
+    wanted = traced.recipes.keys() - set(shared)
+    shapes = [value.shape for name, value in traced.model.graph.initializers.items() if name in wanted]
     return sum(math.prod(shape.numpy()) for shape in shapes if shape is not None) * precision.torch.itemsize

@@ -82,13 +82,14 @@ class SafetensorsWeights:
 def open_checkpoint(folder: Path, name: str | None = None, revision: str | None = None) -> Checkpoint:
     """Read and check a folder in the released format (`config.json`, safetensors, tokenizer, chat template)."""
     if not folder.is_dir():
-        raise GarCheckpointError(f"{folder}: no such folder; --checkpoint takes a folder with config.json and safetensors")
+        raise GarCheckpointError(f"{folder}: no such folder; --checkpoint takes one with a config.json")
     raw = read_json(folder / CONFIG)
     config = parse_config(raw, str(folder / CONFIG))
     preprocessing = parse_preprocessing(read_json(folder / PREPROCESSOR), str(folder / PREPROCESSOR))
     if preprocessing.tile != config.vision.tile:
         raise GarCheckpointError(
-            f"{folder}: {PREPROCESSOR} has tile_size {preprocessing.tile}, but {CONFIG} has img_size {config.vision.tile}"
+            f"{folder}: {PREPROCESSOR} has tile_size {preprocessing.tile}, "
+            f"but {CONFIG} has img_size {config.vision.tile}"
         )
     weights = SafetensorsWeights.open(folder)
     # A config may say tied where the tensors are not: the tensors decide.
@@ -121,7 +122,9 @@ def _shards(folder: Path) -> list[Path]:
     shards = [folder / name for name in sorted(set(mapping.values()))]
     missing = [shard.name for shard in shards if not shard.exists()]
     if missing:
-        raise GarCheckpointError(f"{folder}: shards {', '.join(missing)} named in {INDEX} are missing; download them again")
+        raise GarCheckpointError(
+            f"{folder}: shards {', '.join(missing)} named in {INDEX} are missing; download them again"
+        )
     return shards
 
 

@@ -1,8 +1,8 @@
 """Run an exported GAR bundle: numpy in, text out, no torch.
 
-    from gar_edge.runtime import Gar
-    scene = Gar.load("bundle").open("photo.jpg")
-    print(scene.describe("mask.png").text)
+from gar_edge.runtime import Gar
+scene = Gar.load("bundle").open("photo.jpg")
+print(scene.describe("mask.png").text)
 """
 
 from __future__ import annotations

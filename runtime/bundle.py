@@ -101,6 +101,14 @@ def _verify(folder: Path, manifest: Manifest) -> None:
     known.save()
 
 
+def remember_digests(folder: Path, manifest: Manifest) -> None:
+    """Note the digests of files just written, so that the first opening need not compute them again."""
+    known = _KnownDigests(folder)
+    for name, entry in manifest.files.items():
+        known.note(name, (folder / name).stat(), entry.sha256)
+    known.save()
+
+
 class _KnownDigests:
     """Digests computed before, each with the state of its file, in the per-user directory."""
 
@@ -114,14 +122,17 @@ class _KnownDigests:
             self._entries = {}
 
     def digest(self, name: str, path: Path, status: os.stat_result) -> str:
-        state = [status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns]
+        """The file's SHA-256, computed only if its state is not the noted one."""
         entry = self._entries.get(name)
-        if isinstance(entry, list) and entry[:-1] == state:
+        if isinstance(entry, list) and entry[:-1] == _state(status):
             return str(entry[-1])
         digest = sha256(path)
-        self._entries[name] = [*state, digest]
-        self._changed = True
+        self.note(name, status, digest)
         return digest
+
+    def note(self, name: str, status: os.stat_result, digest: str) -> None:
+        self._entries[name] = [*_state(status), digest]
+        self._changed = True
 
     def save(self) -> None:
         if not self._changed:
@@ -133,6 +144,10 @@ class _KnownDigests:
             scratch.replace(self._path)
         except OSError:
             return  # a read-only home only costs the next opening some time
+
+
+def _state(status: os.stat_result) -> list[int]:
+    return [status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns]
 
 
 def sha256(path: Path) -> str:

@@ -37,7 +37,9 @@ def run(
     question: Annotated[
         str | None,
         typer.Option(
-            "-q", "--question", help="Names the regions as <Prompt0>, … Without it the region is described.",
+            "-q",
+            "--question",
+            help="Names the regions as <Prompt0>, … Without it the region is described.",
             show_default=False,
         ),
     ] = None,
@@ -47,7 +49,8 @@ def run(
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 1024,
     max_tiles: Annotated[
-        int | None, typer.Option(min=1, help="Most tiles beside the thumbnail. Default: the bundle's.", show_default=False)
+        int | None,
+        typer.Option(min=1, help="Most tiles beside the thumbnail. Default: the bundle's.", show_default=False),
     ] = None,
     temperature: Annotated[float, typer.Option(min=0.0, help="0: always the likeliest token; above: draw.")] = 0.0,
     top_p: Annotated[float, typer.Option(min=0.0, max=1.0, help="Draw from the likeliest tokens of this share.")] = 1.0,
@@ -69,9 +72,9 @@ def run(
         regions = number_masks(mask, question)
     except GarPromptError as error:
         raise typer.BadParameter(str(error), param_hint="--mask") from None
-    from gar_edge.runtime.gar import Gar  # noqa: PLC0415 - numpy and friends, too slow for --help
-    from gar_edge.runtime.images import load_image, load_mask  # noqa: PLC0415
-    from gar_edge.runtime.sampling import Options  # noqa: PLC0415
+    from gar_edge.runtime.gar import Gar
+    from gar_edge.runtime.images import load_image, load_mask
+    from gar_edge.runtime.sampling import Options
 
     try:
         options = Options(max_new_tokens, temperature, top_p, top_k, seed, tuple(stop or ()))

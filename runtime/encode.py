@@ -27,7 +27,7 @@ class VisionRunner:
         self.dtype = np.dtype(manifest.graphs["encoder"].outputs[0].dtype)
 
     def encode(self, pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> Buffer:
-        """pixels [T,3,h,w] and mask [T,h,w] -> features [T,P,C]."""
+        """Pixels [T,3,h,w] and mask [T,h,w] -> features [T,P,C]."""
         dims = self._manifest.dimensions
         features = self._backend.empty((len(pixels), dims.tile_tokens, dims.hidden), self.dtype)
         for begin in range(0, len(pixels), TILES_AT_ONCE):
@@ -41,7 +41,7 @@ class VisionRunner:
         return features
 
     def replay(self, features: Buffer, grid: Grid, boxes: Sequence[Box]) -> Buffer:
-        """features [T,P,C] and the regions' boxes (fractions of the image) -> replayed [R,P,C]."""
+        """Features [T,P,C] and the regions' boxes (fractions of the image) -> replayed [R,P,C]."""
         dims = self._manifest.dimensions
         replayed = self._backend.empty((len(boxes), dims.tile_tokens, dims.hidden), self.dtype)
         inputs = {

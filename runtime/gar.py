@@ -57,7 +57,7 @@ class Gar:
         return cls(opened, OnnxRuntimeBackend(opened.folder, opened.manifest, threads))
 
     def open(self, image: ImageLike, max_tiles: int | None = None) -> Scene:
-        """Open a picture: a path, a Pillow image, or RGB uint8 [H,W,3]. `max_tiles` lowers or raises the bundle's limit."""
+        """Open a picture: a path, a Pillow image, or RGB uint8 [H,W,3]. `max_tiles` replaces the bundle's limit."""
         begin = time.perf_counter()
         tiles = cut_tiles(load_image(image), self.manifest.preprocess, max_tiles)
         return Scene(self, tiles, (time.perf_counter() - begin) * 1e3)
@@ -243,5 +243,3 @@ def _place(embeds: Buffer, ids: NDArray[np.int64], token: int, features: Buffer)
     """Put features [N,C] where `token` stands; its N places are one run, as the prompt builder made them."""
     begin = int(np.argmax(ids == token))
     embeds.rows(begin, begin + features.shape[0]).copy_from(features)
-
-

@@ -113,5 +113,7 @@ def _mask_array(array: NDArray[np.generic]) -> NDArray[np.bool_]:
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[..., 0]
     if array.ndim != 2 or 0 in array.shape or array.dtype.kind not in "buif":
-        raise GarMaskError(f"mask array must be [height, width] of bool or numbers, not {list(array.shape)} {array.dtype}")
+        raise GarMaskError(
+            f"mask array must be [height, width] of bool or numbers, not {list(array.shape)} {array.dtype}"
+        )
     return array != 0

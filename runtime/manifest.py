@@ -15,7 +15,7 @@ FILE = "gar.json"
 
 @dataclass(frozen=True)
 class Preprocess:
-    """Pixels: `tile` side in pixels; at most `max_tiles` beside the thumbnail; value * rescale, mean and std per channel."""
+    """`tile`: side in pixels; `max_tiles` beside the thumbnail; (value * rescale - mean) / std per channel."""
 
     tile: int
     max_tiles: int
@@ -77,7 +77,7 @@ class Port:
 
 @dataclass(frozen=True)
 class Graph:
-    """One ONNX file and its signature; `files` are all that it reads, itself first. `aliases`: output -> input in place."""
+    """One ONNX file and its signature. files: all that it reads, itself first. aliases: output -> input, in place."""
 
     files: tuple[str, ...]
     inputs: tuple[Port, ...]
@@ -142,7 +142,7 @@ T = TypeVar("T")
 
 
 def _build(kind: type[T], value: Any, where: str) -> T:
-    """A dataclass from a JSON object, checked field by field. Unknown fields are ignored: newer minor writers add them."""
+    """A dataclass from a JSON object, checked field by field; unknown fields are ignored."""
     if not isinstance(value, dict):
         raise ValueError(f"{where}: expected an object, found {type(value).__name__}")
     hints = typing.get_type_hints(kind)
@@ -168,7 +168,9 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         if not isinstance(value, list):
             raise ValueError(f"{where}: expected a list, found {type(value).__name__}")
         return tuple(_convert(args[0], item, f"{where}[{i}]") for i, item in enumerate(value))
-    if hint is Any or origin is None and hint in (float,) and isinstance(value, (int, float)) and not isinstance(value, bool):
+    if hint is Any or (
+        origin is None and hint in (float,) and isinstance(value, (int, float)) and not isinstance(value, bool)
+    ):
         return value
     if origin is not None:  # Mapping[str, X]
         if not isinstance(value, dict):

@@ -81,7 +81,7 @@ class OnnxRuntimeBackend:
 
     def __init__(self, folder: Path, manifest: Manifest, threads: int = 0) -> None:
         try:
-            import onnxruntime  # noqa: PLC0415 - optional, and slow to import
+            import onnxruntime
         except ImportError:
             raise GarBackendError(
                 "ONNX Runtime is not installed; pip install 'gar-edge[cpu]' (or 'gar-edge[gpu]')"
@@ -101,7 +101,8 @@ class OnnxRuntimeBackend:
         except Exception as error:  # onnxruntime's exceptions share no base class below Exception
             reason = str(error).strip().splitlines()[0]
             raise GarBackendError(
-                f"{path}: ONNX Runtime {self._ort.__version__} refuses the graph ({reason}); opset 24 needs 1.24 or newer"
+                f"{path}: ONNX Runtime {self._ort.__version__} refuses the graph ({reason}); "
+                "opset 24 needs 1.24 or newer"
             ) from None
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> HostBuffer:

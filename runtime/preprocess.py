@@ -40,9 +40,7 @@ def normalise(pixels: NDArray[np.uint8], spec: Preprocess, dtype: np.dtype[np.fl
     return (pixels.astype(np.float32) * scale + shift).astype(dtype, copy=False)
 
 
-def cut_mask(
-    masks: Mapping[int, NDArray[np.bool_]], grid: Grid, spec: Preprocess, no_region: int
-) -> NDArray[np.bool_]:
+def cut_mask(masks: Mapping[int, NDArray[np.bool_]], grid: Grid, spec: Preprocess, no_region: int) -> NDArray[np.bool_]:
     """The union of the regions per tile, bool [T,tile,tile].
 
     The regions are painted as their prompt numbers on a map of `no_region`, the earlier winning, and that map goes

@@ -62,7 +62,9 @@ class PromptBuilder:
         if named - given:
             raise GarPromptError(f"the question names {_list(named - given)}, for which no mask was given")
         if given - named:
-            raise GarPromptError(f"the question does not name {_list(given - named)}; name every region that has a mask")
+            raise GarPromptError(
+                f"the question does not name {_list(given - named)}; name every region that has a mask"
+            )
         for text in sorted(self._special - set(known)):
             if text in question:
                 raise GarPromptError(f"the question contains {text}, which the model reserves; remove it")

@@ -22,10 +22,10 @@ def resize(image: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint
     """
     planes = image.reshape(*image.shape[:2], -1)
     rows, columns, channels = planes.shape
-    x = planes.astype(np.float32).transpose(2, 0, 1).reshape(channels * rows, columns)
-    x = _resample(x, columns, width).reshape(channels, rows, width)
-    x = np.ascontiguousarray(x.transpose(0, 2, 1)).reshape(channels * width, rows)
-    x = _resample(x, rows, height).reshape(channels, width, height)
+    lines = planes.astype(np.float32).transpose(2, 0, 1).reshape(channels * rows, columns)
+    wide = _resample(lines, columns, width).reshape(channels, rows, width)
+    lines = np.ascontiguousarray(wide.transpose(0, 2, 1)).reshape(channels * width, rows)
+    x = _resample(lines, rows, height).reshape(channels, width, height)
     out = np.rint(x).clip(0, 255).astype(np.uint8).transpose(2, 1, 0)
     return np.ascontiguousarray(out).reshape(height, width, *image.shape[2:])
 
