@@ -24,22 +24,21 @@ def load_image(image: ImageLike) -> NDArray[np.uint8]:
     """
     if isinstance(image, np.ndarray):
         return _rgb_array(image)
-    with _decoded(image, GarImageError, "image") as picture:
-        return _rgb(ImageOps.exif_transpose(picture))
+    return _rgb(_decoded(image, GarImageError, "image"), _name(image, "image"))
 
 
 def load_mask(mask: MaskLike) -> NDArray[np.bool_]:
-    """A region as bool [H,W]: true where the mask is not zero (black).
+    """A region as bool [H,W]: true where the mask is neither zero (black) nor wholly transparent.
 
     Takes a path, a Pillow image or an array ([H,W] of bool or numbers, or [H,W,1]). `GarMaskError` otherwise.
     """
     if isinstance(mask, np.ndarray):
         return _mask_array(mask)
-    with _decoded(mask, GarMaskError, "mask") as picture:
-        upright = ImageOps.exif_transpose(picture)
-        if upright.mode in ("1", "L", "I", "F") or upright.mode.startswith("I;16"):
-            return _mask_array(np.asarray(upright))
-        return _mask_array(np.asarray(upright.convert("RGB").convert("L")))
+    picture = _decoded(mask, GarMaskError, "mask")
+    if picture.mode in ("1", "L", "I", "F") or picture.mode.startswith("I;16"):
+        return _mask_array(np.asarray(picture))
+    colours = np.asarray(_converted(picture, "RGBA", GarMaskError, _name(mask, "mask")))
+    return colours[..., :3].any(axis=2) & (colours[..., 3] > 0)
 
 
 def fit_mask(mask: NDArray[np.bool_], width: int, height: int) -> NDArray[np.bool_]:
@@ -66,37 +65,53 @@ def mask_box(mask: NDArray[np.bool_]) -> Box:
 
 
 def _decoded(source: str | Path | Image.Image, error: type[GarError], what: str) -> Image.Image:
-    """The decoded Pillow image, or the error that says why not."""
-    if isinstance(source, Image.Image):
-        return source.copy()
-    path = Path(source)
+    """The decoded Pillow image, upright, or the error that says why not."""
+    name = _name(source, what)
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what Pillow remarks on odd files either hurts, and is raised, or does not
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            picture = Image.open(path)
-            picture.load()
-            return picture
+            if isinstance(source, Image.Image):
+                return ImageOps.exif_transpose(source)  # a copy, decoded
+            with Image.open(source) as picture:
+                return ImageOps.exif_transpose(picture)
     except FileNotFoundError:
-        raise error(f"{path}: no such {what} file") from None
+        raise error(f"{name}: no such {what} file") from None
     except IsADirectoryError:
-        raise error(f"{path}: is a folder, not an {what} file") from None
+        raise error(f"{name}: a folder, where the {what} file is expected") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        limit = (Image.MAX_IMAGE_PIXELS or 0) // 10**6
-        raise error(f"{path}: over {limit} million pixels, refused as a decompression bomb; scale it down") from None
+        raise error(
+            f"{name}: over {Image.MAX_IMAGE_PIXELS} pixels, refused as a decompression bomb; scale it down"
+        ) from None
     except UnidentifiedImageError:
-        raise error(f"{path}: not an image that can be read (PNG, JPEG, WebP, … are)") from None
-    except (OSError, SyntaxError, ValueError) as problem:
-        raise error(f"{path}: damaged {what} ({problem})") from None
+        raise error(f"{name}: not an image that can be read (PNG, JPEG, WebP, … are)") from None
+    except Exception as problem:  # Pillow's decoders raise whatever comes to them where a file is damaged
+        reason = " ".join(str(problem).split()) or type(problem).__name__
+        raise error(f"{name}: damaged or unreadable {what} ({reason})") from None
 
 
-def _rgb(picture: Image.Image) -> NDArray[np.uint8]:
+def _name(source: ImageLike, what: str) -> str:
+    """What an error calls the picture: its path where it has one."""
+    return str(source) if isinstance(source, (str, Path)) else what
+
+
+def _rgb(picture: Image.Image, name: str) -> NDArray[np.uint8]:
     if picture.mode.startswith("I;16") or picture.mode == "I":
         grey = np.asarray(picture).astype(np.float64)  # Pillow would clip 16 bits to 8
         scaled = np.rint(grey.clip(0, 65535) / 257).astype(np.uint8)
         return np.repeat(scaled[..., None], 3, axis=2)
     if picture.mode == "F":
-        raise GarImageError("image has floating-point pixels; save it as 8 or 16 bit")
-    return np.asarray(picture.convert("RGB"))
+        raise GarImageError(f"{name}: has floating-point pixels; save it as 8 or 16 bit")
+    if picture.mode == "P":
+        picture = picture.convert("RGBA")  # a palette's transparency has no other way out
+    return np.asarray(_converted(picture, "RGB", GarImageError, name))
+
+
+def _converted(picture: Image.Image, mode: str, error: type[GarError], name: str) -> Image.Image:
+    try:
+        return picture.convert(mode)
+    except ValueError:
+        raise error(f"{name}: colours of kind {picture.mode} are not supported; save it as RGB or grey") from None
 
 
 def _rgb_array(array: NDArray[np.generic]) -> NDArray[np.uint8]:

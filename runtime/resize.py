@@ -44,21 +44,22 @@ def _resample(lines: NDArray[np.float32], source: int, target: int) -> NDArray[n
 
 def _weights(source: int, target: int, begin: int, end: int) -> tuple[int, NDArray[np.float32]]:
     """Weights [taps, end-begin] of output samples begin…end, and the first source sample they touch."""
-    scale = source / target
-    stretch = max(scale, 1.0)
-    centres = (np.arange(begin, end) + 0.5) * scale
-    low = np.maximum((centres - SUPPORT * stretch + 0.5).astype(np.int64), 0)
-    high = np.minimum((centres + SUPPORT * stretch + 0.5).astype(np.int64), source)
+    one, half, reach = np.float32(1), np.float32(0.5), np.float32(SUPPORT)
+    # float32 from the scale on, as torch has it: in float64, exact ties would round the other way.
+    scale = np.float32(source) / np.float32(target)
+    stretch = max(scale, one)
+    centres = scale * (np.arange(begin, end, dtype=np.float32) + half)
+    low = np.maximum((centres - reach * stretch + half).astype(np.int64), 0)
+    high = np.minimum((centres + reach * stretch + half).astype(np.int64), source)
     first, last = int(low[0]), int(high[-1])
     taps = np.arange(first, last)[:, None]
-    weights = _cubic((taps - centres + 0.5) / stretch)
+    weights = _cubic((taps.astype(np.float32) - centres + half) * (one / stretch))
     weights *= (taps >= low) & (taps < high)
-    weights /= weights.sum(axis=0)
-    return first, weights.astype(np.float32)
+    return first, weights / weights.sum(axis=0)
 
 
-def _cubic(x: NDArray[np.float64]) -> NDArray[np.float64]:
+def _cubic(x: NDArray[np.float32]) -> NDArray[np.float32]:
     x = np.abs(x)
     near = ((A + 2) * x - (A + 3)) * x * x + 1
     far = (((x - 5) * x + 8) * x - 4) * A
-    return np.where(x < 1, near, np.where(x < 2, far, 0.0))
+    return np.where(x < 1, near, np.where(x < 2, far, np.float32(0)))
