@@ -1,4 +1,4 @@
-"""Released checkpoints by hub name: downloaded once, resumed when cut off, read from the cache afterwards."""
+"""Released checkpoints by hub name: downloaded once, resumed when the line drops, read from the cache afterwards."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
-    HfHubHTTPError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -46,10 +45,12 @@ def download(repository: str, revision: str | None = None) -> str:
     except LocalEntryNotFoundError:
         raise GarHubError(
             f"{what}: the hub cannot be reached and the cache does not hold it; check the network and run again "
-            "(a partial download resumes), or give a local folder with --checkpoint"
+            "(files already fetched are kept), or give a local folder with --checkpoint"
         ) from None
-    except (HfHubHTTPError, OSError) as error:
-        raise GarHubError(f"{what}: download failed ({_first_line(error)}); run again to resume") from None
+    except Exception as error:  # the hub's errors and those of its HTTP libraries, old and new, share no other base
+        raise GarHubError(
+            f"{what}: download failed ({_first_line(error)}); run again, files already fetched are kept"
+        ) from None
 
 
 def _first_line(error: Exception) -> str:
