@@ -42,10 +42,11 @@ def download(repository: str, revision: str | None = None) -> str:
         raise GarHubError(f"{repository}: the hub has no revision {revision!r}") from None
     except RepositoryNotFoundError:
         raise GarHubError(f"{repository}: no such repository on the hub, or no access to it (set HF_TOKEN)") from None
-    except LocalEntryNotFoundError:
+    except LocalEntryNotFoundError as error:
+        reason = _first_line(error.__cause__ or error)
         raise GarHubError(
-            f"{what}: the hub cannot be reached and the cache does not hold it; check the network and run again "
-            "(files already fetched are kept), or give a local folder with --checkpoint"
+            f"{what}: the hub cannot be reached ({reason}) and the cache does not hold it; check the network and run "
+            "again (files already fetched are kept), or give a local folder with --checkpoint"
         ) from None
     except Exception as error:  # the hub's errors and those of its HTTP libraries, old and new, share no other base
         raise GarHubError(
@@ -53,6 +54,6 @@ def download(repository: str, revision: str | None = None) -> str:
         ) from None
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     text = str(error).strip()
     return text.splitlines()[0] if text else type(error).__name__
