@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from gar_edge.runtime.answer import Answer, Timings
+    from gar_edge.runtime.answer import Answer, Reuse, Timings
     from gar_edge.runtime.errors import (
         GarBackendError,
         GarBundleError,
@@ -20,13 +20,15 @@ if TYPE_CHECKING:
         GarMaskError,
         GarPromptError,
     )
-    from gar_edge.runtime.gar import AnswerStream, Gar, Scene
+    from gar_edge.runtime.gar import Gar, Scene
     from gar_edge.runtime.sampling import Options
+    from gar_edge.runtime.stream import AnswerStream
 
 _HOMES = {
     "Answer": "answer",
+    "Reuse": "answer",
     "Timings": "answer",
-    "AnswerStream": "gar",
+    "AnswerStream": "stream",
     "Gar": "gar",
     "Scene": "gar",
     "Options": "sampling",
@@ -49,6 +51,7 @@ __all__ = [
     "GarMaskError",
     "GarPromptError",
     "Options",
+    "Reuse",
     "Scene",
     "Timings",
 ]

@@ -27,6 +27,16 @@ class Timings:
 
 
 @dataclass(frozen=True)
+class Reuse:
+    """What was computed for an answer and what earlier answers had left: tiles of the encoder, tokens of the prompt."""
+
+    tiles_encoded: int = 0
+    tiles_reused: int = 0
+    tokens_prefilled: int = 0
+    tokens_reused: int = 0
+
+
+@dataclass(frozen=True)
 class Answer:
     """An answer about one or more regions.
 
@@ -42,6 +52,7 @@ class Answer:
     grid: Grid
     timings_ms: Timings
     model: str
+    reuse: Reuse
 
     def to_json(self) -> dict[str, Any]:
         """The object that `gar-run --json` prints."""

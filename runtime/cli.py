@@ -15,7 +15,7 @@ from gar_edge.runtime.errors import GarPromptError
 from gar_edge.runtime.terminal import run_app
 
 if TYPE_CHECKING:
-    from gar_edge.runtime.gar import AnswerStream
+    from gar_edge.runtime.stream import AnswerStream
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
 

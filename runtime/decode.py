@@ -72,6 +72,11 @@ class TokenSequence:
         self.length += 1
         return self._read_logits()
 
+    def rewind(self, length: int) -> None:
+        """Forget all positions from `length` on; their slots are hidden until they are written again."""
+        self._visible.rows(length, self.length).write(np.zeros(self.length - length, np.bool_))
+        self.length = length
+
     def _bind(self, embeds: Buffer, mask: Buffer) -> Run:
         inputs: dict[str, Buffer] = {
             "inputs_embeds": embeds,
