@@ -1,0 +1,147 @@
+"""The training forward: packed sequences through the exported modules' own layers, and what helps them learn.
+
+`Painter` knows the scene and paints the features an ideal encoder might give; the decoder learns from these first,
+then the encoder learns to paint alike (`align_loss`), then both learn together.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gar_edge.models.config import GarConfig
+from gar_edge.models.llama import Decoder
+from gar_edge.models.nano.samples import Batch
+from gar_edge.models.nano.vocabulary import COLOURS, FILLS, SHAPES, SIZES
+from gar_edge.models.replay import replay
+from gar_edge.models.vision import Encoder
+
+WORDS = (len(SHAPES), len(COLOURS), len(FILLS), len(SIZES))
+BOX_LAYER = 2  # the box is read from the replay tokens behind this many decoder layers
+
+
+class Painter(nn.Module):
+    """Ideal features from the ground truth: what lies in each token's cell, how much of it, and where in the tile."""
+
+    def __init__(self, channels: int, tile_tokens: int) -> None:
+        super().__init__()
+        self.words = nn.ParameterList(nn.Parameter(torch.randn(count, channels) * 0.5) for count in WORDS)
+        self.where = nn.Parameter(torch.randn(tile_tokens, channels) * 0.5)
+        self.marked = nn.Parameter(torch.randn(channels) * 0.5)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Features [N,P,C]."""
+        kinds = [table[batch.things[..., i]] for i, table in enumerate(self.words)]  # [B,6,C] each
+        thing = torch.stack(kinds).sum(dim=0)
+        small = thing - kinds[-1]  # a thumbnail shows no true sizes
+        owner = torch.repeat_interleave(torch.arange(len(batch.tiles)), torch.tensor(batch.tiles))
+        first = torch.ones_like(owner, dtype=torch.bool)
+        first[1:] = owner[1:] != owner[:-1]
+        of_tile = torch.where(first[:, None, None], small[owner], thing[owner])  # [N,6,C]
+        return batch.cover @ of_tile + batch.masked[..., None] * self.marked + self.where
+
+
+class Trainee(nn.Module):
+    """Encoder, decoder and the helpers that are not shipped (`painter`, `box_head`)."""
+
+    def __init__(self, config: GarConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config.text)
+        self.painter = Painter(config.text.hidden, config.tile_tokens)
+        self.box_head = nn.Linear(config.text.hidden, 4)
+        initialise(self.encoder, self.decoder)
+
+    def encode(self, batch: Batch) -> Tensor:
+        """Features [N,P,C] of the pictures."""
+        pixels = batch.pixels.float().div_(127.5).sub_(1.0)
+        return torch.as_tensor(self.encoder(pixels, batch.mask.float()))
+
+    def replayed(self, features: Tensor, batch: Batch) -> Tensor:
+        """Features of all regions, [R,P,C]."""
+        per_sample = features.split(batch.tiles)
+        counts = torch.bincount(batch.owner, minlength=len(batch.tiles)).tolist()
+        boxes = batch.boxes.split(counts)
+        scale = self.config.replay_spatial_scale
+        return torch.cat(
+            [replay(f, grid, box, scale) for f, grid, box in zip(per_sample, batch.grids, boxes, strict=True)]
+        )
+
+    def embed(self, features: Tensor, replayed: Tensor, batch: Batch) -> Tensor:
+        """Input embeddings [B,S,C]."""
+        x = self.decoder.head[batch.ids].flatten(0, 1)
+        x = x.index_copy(0, batch.image_at, features.flatten(0, 1))
+        x = x.index_copy(0, batch.replay_at, replayed.flatten(0, 1)[batch.replay_from])
+        return x.view(*batch.ids.shape, -1)
+
+    def decode(self, x: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Final hidden states [B,S,C], and those behind `BOX_LAYER` layers."""
+        cos, sin = self.decoder.angles(batch.positions, x.dtype)
+        bias = attention_bias(batch, x.dtype)
+        middle = x
+        for index, layer in enumerate(self.decoder.layers):
+            query, key, value = layer.attn.project(layer.input_norm(x), cos, sin)
+            x = x + layer.attn.output(attend(query, key, value, bias))
+            x = layer.feed_forward(x)
+            if index + 1 == BOX_LAYER:
+                middle = x
+        return self.decoder.norm(x), middle
+
+    def losses(self, features: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Answer loss, box loss, and per-target hits [n] with 1 where the likeliest token is right."""
+        hidden, middle = self.decode(self.embed(features, self.replayed(features, batch), batch), batch)
+        at = batch.weights > 0
+        logits = hidden[at] @ self.decoder.head.T
+        targets, weights = batch.targets[at], batch.weights[at]
+        answer = (F.cross_entropy(logits, targets, reduction="none") * weights).sum() / weights.sum()
+        tokens = batch.replay_from // self.config.tile_tokens
+        box = F.smooth_l1_loss(self.box_head(middle.flatten(0, 1)[batch.replay_at]), batch.boxes[tokens], beta=0.05)
+        return answer, box, logits.detach().argmax(-1) == targets
+
+
+def align_loss(features: Tensor, painted: Tensor) -> Tensor:
+    """How far features are from the painted ones, relative to the painted ones' spread."""
+    painted = painted.detach()
+    return F.mse_loss(features, painted) / painted.var()
+
+
+def attention_bias(batch: Batch, dtype: torch.dtype) -> Tensor:
+    """[B,1,S,S]: zero where a token may look (its own segment and its ancestors, not ahead), else very low."""
+    count = batch.sees.shape[-1]
+    rows = batch.sees.gather(1, batch.segments[..., None].expand(-1, -1, count))  # [B,S,G]
+    seen = rows.gather(2, batch.segments[:, None, :].expand(-1, rows.shape[1], -1))
+    causal = batch.positions[:, None, :] <= batch.positions[:, :, None]
+    return torch.where(seen & causal, 0.0, torch.finfo(dtype).min).to(dtype)[:, None]
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+    """Grouped-query attention [B,H,S,d], as `ops.attention`; the groups repeated, which CPUs like better."""
+    groups = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+
+
+def initialise(encoder: Encoder, decoder: Decoder) -> None:
+    """Fresh weights: linears ~ N(0, 1/sqrt(inputs)), residual outputs scaled down, norms 1, biases 0."""
+    for module in (encoder, decoder):
+        depth = len(module.blocks if isinstance(module, Encoder) else module.layers)
+        for name, parameter in module.named_parameters():
+            with torch.no_grad():
+                if name.endswith("bias"):
+                    parameter.zero_()
+                elif "norm" in name:
+                    parameter.fill_(1.0)
+                elif name == "patch.weight":
+                    parameter.normal_(0, parameter[0].numel() ** -0.5)
+                elif parameter.ndim == 2 and name != "head":
+                    parameter.normal_(0, parameter.shape[0] ** -0.5)
+                    if _is_output(name):
+                        parameter.mul_((2 * depth) ** -0.5)
+                else:  # token table, positions, class token
+                    parameter.normal_(0, 0.08 if name == "head" else 0.3)
+
+
+def _is_output(name: str) -> bool:
+    return any(part in name for part in ("attn.proj.", "fc2.", "o_proj.", "down_proj."))

@@ -1,0 +1,28 @@
+"""gar-nano's own dimensions, tokenizer and sampler, put together."""
+
+from __future__ import annotations
+
+from tokenizers import Tokenizer
+
+from gar_edge.models.config import GarConfig, parse_config
+from gar_edge.models.nano import tokenizer as words
+from gar_edge.models.sizes import Preset, Size, SpecialTokens
+
+
+def preset() -> Preset:
+    return Size.NANO.preset
+
+
+def config() -> GarConfig:
+    """The dimensions that the shipped config.json holds."""
+    return parse_config(preset().config())
+
+
+def special_tokens() -> SpecialTokens:
+    return SpecialTokens(preset().first_special_token)
+
+
+def tokenizer() -> Tokenizer:
+    """The tokenizer that the shipped tokenizer.json holds, learnt anew (it takes a moment)."""
+    tokens = special_tokens()
+    return words.build(tokens.texts, tokens.first)

@@ -1,0 +1,239 @@
+"""Training batches: freshly drawn scenes with packed turns, one deterministic batch per seed and step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from gar_edge.models.config import GarConfig
+from gar_edge.models.nano import pixels, regions, tasks
+from gar_edge.models.nano.packing import NO_TARGET, Packed, Packer
+from gar_edge.models.nano.scenes import Scene, draw_scene
+from gar_edge.models.nano.tasks import Asked, Turn
+from gar_edge.models.nano.truth import Truth
+from gar_edge.models.nano.vocabulary import COLOURS, FILLS, SHAPES, SIZES
+
+MOST_THINGS = 6
+
+
+@dataclass
+class Batch:
+    """B sequences of S tokens over N tiles in all (thumbnails included) and R regions in all.
+
+    pixels [N,3,t,t] and mask [N,1,t,t] uint8 (pixels empty where only painted features are wanted);
+    cover [N,P,6]: share of each token's cell that a thing covers; masked [N,P]: share that is masked; things
+    [B,6,4]: shape, colour, fill, size of each thing; tiles [B]: tiles per sample; grids [B] (columns, rows);
+    boxes [R,4]; owner [R]: sample of each region; region_things [R]; ids, positions, segments, targets [B,S];
+    weights [B,S]; sees [B,G,G]; image_at [N*P] and replay_at [n]: flat indices into B*S; replay_from [n]: flat
+    indices into R*P; tasks: per sample, per segment.
+    """
+
+    pixels: Tensor
+    mask: Tensor
+    cover: Tensor
+    masked: Tensor
+    things: Tensor
+    tiles: list[int]
+    grids: list[tuple[int, int]]
+    boxes: Tensor
+    owner: Tensor
+    region_things: Tensor
+    ids: Tensor
+    positions: Tensor
+    segments: Tensor
+    targets: Tensor
+    weights: Tensor
+    sees: Tensor
+    image_at: Tensor
+    replay_at: Tensor
+    replay_from: Tensor
+    tasks: list[list[str]]
+
+
+@dataclass(frozen=True)
+class Mix:
+    """What a batch holds. `several`: share of samples with two or three regions; `pixels`: draw the pictures."""
+
+    size: int
+    several: float
+    limit: int
+    pixels: bool
+
+
+@dataclass
+class Sample:
+    """One sample before collation; shapes as in `Batch`."""
+
+    pixels: NDArray[np.uint8]
+    mask: NDArray[np.uint8]
+    cover: NDArray[np.float32]
+    masked: NDArray[np.float32]
+    things: NDArray[np.int64]
+    grid: tuple[int, int]
+    boxes: NDArray[np.float32]
+    region_things: list[int]
+    packed: Packed
+
+
+def draw_asked(rng: np.random.Generator, scene: Scene, several: bool) -> tuple[Asked, list[Turn]] | None:
+    """Regions of a scene, and every clear question about them in random order, the default description first."""
+    truth = Truth(scene)
+    if several:
+        asked = regions.several_regions(rng, truth, 2 if rng.random() < 0.75 else 3)
+        return (asked, list(tasks.group_turns(rng, asked))) if asked else None
+    asked = regions.one_region(rng, truth)
+    if asked is None:
+        return None
+    default = tasks.default_description(asked)
+    turns = list(tasks.one_region_turns(rng, asked))
+    if default is None:
+        return asked, turns
+    if rng.random() < 0.15:
+        spoken = tasks.asked_description(rng, asked)
+        return asked, [spoken, *turns] if spoken else turns
+    return asked, [default, *turns]
+
+
+class Sampler:
+    """Draws samples for a model of the given dimensions."""
+
+    def __init__(self, config: GarConfig, max_tiles: int, tokenizer: Tokenizer) -> None:
+        self.tile, self.side, self.max_tiles = config.vision.tile, config.tile_side, max_tiles
+        self.packer = Packer(tokenizer, config.tile_tokens, config.image_token, list(config.replay_tokens))
+
+    def sample(self, rng: np.random.Generator, several: bool, limit: int, pictures: bool) -> Sample:
+        """A scene with regions and at least one turn; scenes without are drawn again."""
+        while True:
+            scene = draw_scene(rng, pictures)
+            drawn = draw_asked(rng, scene, several)
+            if drawn is None or not drawn[1]:
+                continue
+            asked, turns = drawn
+            grid = pixels.choose_grid(scene.width, scene.height, self.tile, self.max_tiles)
+            numbers = [number for number, _ in asked.regions]
+            packed = self.packer.pack(numbers, 1 + grid[0] * grid[1], turns, limit)
+            return self._sample(scene, asked, grid, packed, pictures)
+
+    def _sample(self, scene: Scene, asked: Asked, grid: tuple[int, int], packed: Packed, pictures: bool) -> Sample:
+        masks = {number: scene.masks[thing] for number, thing in asked.regions}
+        ids = pixels.prompt_map(masks)
+        image = np.zeros((0, 3, self.tile, self.tile), np.uint8)
+        mask = np.zeros((0, 1, self.tile, self.tile), np.uint8)
+        if pictures:
+            image = pixels.tiles_of(scene.image, grid, self.tile).transpose(0, 3, 1, 2)
+            mask = pixels.masked(pixels.tiles_of(ids, grid, self.tile))[:, None].astype(np.uint8)
+        cover = np.zeros((1 + grid[0] * grid[1], self.side**2, MOST_THINGS), np.float32)
+        for index, visible in enumerate(scene.masks):
+            cover[:, :, index] = self._cells(visible, grid)
+        boxes = np.array([asked.truth.boxes[thing] for thing in asked.things], np.float32)
+        return Sample(
+            image,
+            mask,
+            cover,
+            self._cells(ids != pixels.BACKGROUND, grid),
+            _words(scene),
+            grid,
+            boxes,
+            asked.things,
+            packed,
+        )
+
+    def _cells(self, mask: NDArray[np.bool_], grid: tuple[int, int]) -> NDArray[np.float32]:
+        """Share of each token's cell that a mask covers, [T,P]."""
+        side, (columns, rows) = self.side, grid
+        plane = mask.astype(np.float32)
+        size = (columns * side, rows * side)
+        whole = cv2.resize(plane, size, interpolation=cv2.INTER_AREA)
+        split = whole.reshape(rows, side, columns, side).swapaxes(1, 2).reshape(-1, side * side)
+        small = cv2.resize(plane, (side, side), interpolation=cv2.INTER_AREA).reshape(1, -1)
+        return np.concatenate([small, split])
+
+
+def _words(scene: Scene) -> NDArray[np.int64]:
+    """[6,4]: shape, colour, fill, size of each thing; zeros where there is none (its cover is zero too)."""
+    table = np.zeros((MOST_THINGS, 4), np.int64)
+    for row, thing in zip(table, scene.things, strict=False):
+        row[:] = (
+            SHAPES.index(thing.shape),
+            COLOURS.index(thing.colour),
+            FILLS.index(thing.fill),
+            SIZES.index(thing.size),
+        )
+    return table
+
+
+def collate(samples: list[Sample], tile_tokens: int, image: int, replay: list[int]) -> Batch:
+    """Samples to one padded batch; padding is a segment of its own that sees only itself."""
+    length = max(len(s.packed.ids) for s in samples)
+    groups = max(len(s.packed.parents) for s in samples) + 1
+    rows, boxes, replay_from = [], [], []
+    sees = np.zeros((len(samples), groups, groups), np.bool_)
+    sees[:, groups - 1, groups - 1] = True
+    region = 0
+    for index, sample in enumerate(samples):
+        packed = sample.packed
+        pad = length - len(packed.ids)
+        count = len(packed.parents)
+        sees[index, :count, :count] = packed.sees()
+        columns = (
+            packed.ids + [0] * pad,
+            packed.positions + list(range(pad)),
+            packed.segments + [groups - 1] * pad,
+            packed.targets + [NO_TARGET] * pad,
+        )
+        rows.append(np.array(columns, np.int64))
+        boxes.append(sample.boxes)
+        cells = np.arange(len(sample.boxes) * tile_tokens) + region * tile_tokens
+        repeats = int(np.isin(packed.ids, replay).sum()) // len(cells)
+        replay_from.append(np.tile(cells, repeats))
+        region += len(sample.boxes)
+    table = np.stack(rows)  # [B,4,S]
+    ids = table[:, 0]
+    weights = np.zeros((len(samples), length), np.float32)
+    for index, sample in enumerate(samples):
+        weights[index, : len(sample.packed.weights)] = sample.packed.weights
+    return Batch(
+        pixels=torch.from_numpy(np.concatenate([s.pixels for s in samples])),
+        mask=torch.from_numpy(np.concatenate([s.mask for s in samples])),
+        cover=torch.from_numpy(np.concatenate([s.cover for s in samples])),
+        masked=torch.from_numpy(np.concatenate([s.masked for s in samples])),
+        things=torch.from_numpy(np.stack([s.things for s in samples])),
+        tiles=[1 + s.grid[0] * s.grid[1] for s in samples],
+        grids=[s.grid for s in samples],
+        boxes=torch.from_numpy(np.concatenate(boxes)),
+        owner=torch.from_numpy(np.repeat(np.arange(len(samples)), [len(s.boxes) for s in samples])),
+        region_things=torch.tensor([thing for s in samples for thing in s.region_things]),
+        ids=torch.from_numpy(ids),
+        positions=torch.from_numpy(table[:, 1]),
+        segments=torch.from_numpy(table[:, 2]),
+        targets=torch.from_numpy(table[:, 3]),
+        weights=torch.from_numpy(weights),
+        sees=torch.from_numpy(sees),
+        image_at=torch.from_numpy(np.flatnonzero(ids == image)),
+        replay_at=torch.from_numpy(np.flatnonzero(np.isin(ids, replay))),
+        replay_from=torch.from_numpy(np.concatenate(replay_from)),
+        tasks=[s.packed.tasks for s in samples],
+    )
+
+
+class Batches(Dataset[Batch]):
+    """Batch number `step` of a stream: the same for the same seed, whatever came before."""
+
+    def __init__(self, sampler: Sampler, seed: int, mixes: list[tuple[int, Mix]]) -> None:
+        """`mixes`: (first step, mix) in ascending order of steps."""
+        self.sampler, self.seed, self.mixes = sampler, seed, mixes
+
+    def __getitem__(self, step: int) -> Batch:
+        mix = [mix for first, mix in self.mixes if first <= step][-1]
+        rng = np.random.default_rng((self.seed, step))
+        several = rng.random(mix.size) < mix.several
+        samples = [self.sampler.sample(rng, bool(flag), mix.limit, mix.pixels) for flag in several]
+        packer = self.sampler.packer
+        return collate(samples, packer.tile_tokens, packer.image, packer.replay)

@@ -1,0 +1,217 @@
+"""The training run: three phases, checkpoints, a log of losses and of answers on scenes never seen before.
+
+1. *paint*: the decoder alone, on painted features: reading questions, choosing letters, matching replay tokens to tiles.
+2. *align*: the encoder alone, towards the painted features.
+3. *joint*: both on the answers, the alignment fading out; the learning rate falls to zero on a cosine.
+
+Every batch is freshly drawn, so the hits in the log are hits on unseen scenes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from gar_edge.models.nano.network import Trainee, align_loss
+from gar_edge.models.nano.optimiser import optimisers
+from gar_edge.models.nano.samples import Batch, Batches, Mix, Sampler
+
+STATE = "state.pt"
+LOG = "log.jsonl"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run. Steps per phase; rates at their peak; `batch` samples a step; `limit` tokens a sequence."""
+
+    seed: int = 0
+    paint: int = 800
+    align: int = 500
+    joint: int = 2600
+    batch: int = 32
+    limit: int = 352
+    muon_rate: float = 3e-3
+    adam_rate: float = 2e-3
+    warmup: int = 100
+    save_minutes: float = 3.0
+    log_steps: int = 25
+
+    @property
+    def steps(self) -> int:
+        return self.paint + self.align + self.joint
+
+    def phase(self, step: int) -> str:
+        return "paint" if step < self.paint else "align" if step < self.paint + self.align else "joint"
+
+    def joint_share(self, step: int) -> float:
+        """How much of the joint phase is done, 0…1."""
+        return max(0.0, (step - self.paint - self.align) / max(self.joint, 1))
+
+    def rate(self, step: int) -> float:
+        """Factor of the learning rates: a warm-up in each phase, the cosine in the last."""
+        into = step - (0 if step < self.paint else self.paint if self.phase(step) == "align" else self.paint + self.align)
+        return min(1.0, (into + 1) / self.warmup) * 0.5 * (1 + math.cos(math.pi * self.joint_share(step)))
+
+    def align_weight(self, step: int) -> float:
+        """Weight of the alignment in the joint phase: gone after three fifths of it."""
+        return max(0.0, 1 - self.joint_share(step) / 0.6) * 0.5
+
+    def mixes(self) -> list[tuple[int, Mix]]:
+        """What the batches hold, from which step on."""
+        share = 0.55
+        return [
+            (0, Mix(self.batch, share, self.limit, pixels=False)),
+            (self.paint, Mix(self.batch, share, self.limit, pixels=True)),
+        ]
+
+
+@dataclass
+class Record:
+    """One line of the log: means since the line before; `hits` per task: share of answers wholly right."""
+
+    step: int
+    phase: str
+    minutes: float
+    answer: float
+    box: float
+    align: float
+    hits: dict[str, float]
+
+
+class Trainer:
+    """Runs a plan in a folder; a second run in the same folder goes on from its last checkpoint."""
+
+    def __init__(self, plan: Plan, model: Trainee, sampler: Sampler, folder: Path, device: torch.device) -> None:
+        self.plan, self.model, self.sampler, self.folder, self.device = plan, model.to(device), sampler, folder, device
+        self.optimisers = optimisers(model, plan.muon_rate, plan.adam_rate)
+        self.rates = [group["lr"] for optimiser in self.optimisers for group in optimiser.param_groups]
+        self.step, self.minutes = 0, 0.0
+        self.stopping = False
+        folder.mkdir(parents=True, exist_ok=True)
+        if (folder / STATE).exists():
+            self._resume()
+
+    def run(self, report: Callable[[Record], None]) -> bool:
+        """Train to the plan's end; False where a signal stopped it before (the checkpoint is written)."""
+        signal.signal(signal.SIGTERM, self._stop)
+        signal.signal(signal.SIGINT, self._stop)
+        batches = Batches(self.sampler, self.plan.seed, self.plan.mixes())
+        steps = range(self.step, self.plan.steps)
+        loader = DataLoader(batches, batch_size=None, sampler=steps, num_workers=1, prefetch_factor=4)
+        tally = _Tally()
+        saved = clock = time.monotonic()
+        for batch in loader:
+            tally.add(*self._update(batch))
+            self.step += 1
+            now = time.monotonic()
+            self.minutes += min(now - clock, 60) / 60
+            clock = now
+            if self.step % self.plan.log_steps == 0:
+                self._log(tally.record(self.step, self.plan.phase(self.step - 1), self.minutes), report)
+                tally = _Tally()
+            if self.stopping or now - saved > self.plan.save_minutes * 60:
+                self._save()
+                saved = now
+            if self.stopping:
+                return False
+        self._save()
+        return True
+
+    def _update(self, batch: Batch) -> tuple[dict[str, float], Tensor | None, Batch]:
+        phase, model = self.plan.phase(self.step), self.model
+        parts: dict[str, Tensor] = {}
+        hits = None
+        if phase == "paint":
+            features = model.painter(batch)
+            features = features + torch.randn_like(features) * 0.3
+        else:
+            features = model.encode(batch)
+        if phase == "align":
+            parts["align"] = total = align_loss(features, model.painter(batch))
+        else:
+            parts["answer"], parts["box"], hits = model.losses(features, batch)
+            total = parts["answer"] + parts["box"]
+            weight = self.plan.align_weight(self.step)
+            if phase == "joint" and weight > 0:
+                parts["align"] = align_loss(features, model.painter(batch))
+                total = total + weight * parts["align"]
+        total.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        factor = self.plan.rate(self.step)
+        groups = [group for optimiser in self.optimisers for group in optimiser.param_groups]
+        for group, rate in zip(groups, self.rates, strict=True):
+            group["lr"] = rate * factor
+        for optimiser in self.optimisers:
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+        return {name: float(part) for name, part in parts.items()}, hits, batch
+
+    def _log(self, record: Record, report: Callable[[Record], None]) -> None:
+        with (self.folder / LOG).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(record)) + "\n")
+        report(record)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self.stopping = True
+
+    def _save(self) -> None:
+        state = {
+            "model": self.model.state_dict(),
+            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
+            "step": self.step,
+            "minutes": self.minutes,
+            "plan": asdict(self.plan),
+        }
+        temporary = self.folder / (STATE + ".new")
+        torch.save(state, temporary)
+        temporary.replace(self.folder / STATE)
+
+    def _resume(self) -> None:
+        state = torch.load(self.folder / STATE, map_location=self.device, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(saved)
+        self.step, self.minutes = state["step"], state["minutes"]
+
+
+class _Tally:
+    """Sums losses and hits between two lines of the log."""
+
+    def __init__(self) -> None:
+        self.parts: dict[str, list[float]] = defaultdict(list)
+        self.right: dict[str, int] = defaultdict(int)
+        self.asked: dict[str, int] = defaultdict(int)
+
+    def add(self, parts: dict[str, float], hits: Tensor | None, batch: Batch) -> None:
+        for name, value in parts.items():
+            self.parts[name].append(value)
+        if hits is None:
+            return
+        wrong = set()
+        samples, at = torch.nonzero(batch.weights > 0, as_tuple=True)
+        segments = batch.segments[samples, at].tolist()
+        leaves = list(zip(samples.tolist(), segments, strict=True))
+        for leaf, hit in zip(leaves, hits.tolist(), strict=True):
+            if not hit:
+                wrong.add(leaf)
+        for sample, segment in dict.fromkeys(leaves):
+            task = batch.tasks[sample][segment]
+            self.asked[task] += 1
+            self.right[task] += (sample, segment) not in wrong
+
+    def record(self, step: int, phase: str, minutes: float) -> Record:
+        mean = {name: sum(values) / len(values) for name, values in self.parts.items()}
+        hits = {task: round(self.right[task] / self.asked[task], 4) for task in sorted(self.asked)}
+        loss = {name: round(mean.get(name, 0.0), 5) for name in ("answer", "box", "align")}
+        return Record(step, phase, round(minutes, 2), **loss, hits=hits)
