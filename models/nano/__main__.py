@@ -20,7 +20,8 @@ def nano() -> None:
 def train(
     out: Annotated[Path, typer.Option(help="Folder of the run: its log and checkpoint. An unfinished run goes on.")],
     seed: Annotated[int, typer.Option(min=0, help="Seed of the weights and of every scene.")] = 0,
-    paint: Annotated[int, typer.Option(min=0, help="Steps of the decoder alone, on painted features.")] = 800,
+    text: Annotated[int, typer.Option(min=0, help="Steps of the decoder alone, without images.")] = 1000,
+    paint: Annotated[int, typer.Option(min=0, help="Steps of the decoder alone, on painted features.")] = 400,
     align: Annotated[int, typer.Option(min=0, help="Steps of the encoder alone.")] = 500,
     joint: Annotated[int, typer.Option(min=1, help="Steps of both together.")] = 2600,
     batch: Annotated[int, typer.Option(min=1, help="Scenes in a step.")] = 32,
@@ -28,6 +29,7 @@ def train(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
     """Train gar-nano from scratch on freshly drawn scenes."""
+    import cv2
     import torch
 
     from gar_edge.models.nano import recipe
@@ -42,9 +44,10 @@ def train(
             f"answer {record.answer:.3f} box {record.box:.4f} align {record.align:.3f}  {hits}"
         )
 
+    cv2.setNumThreads(1)
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
-    plan = Plan(seed=seed, paint=paint, align=align, joint=joint, batch=batch)
+    plan = Plan(seed=seed, text=text, paint=paint, align=align, joint=joint, batch=batch)
     sampler = Sampler(recipe.config(), recipe.preset().max_tiles, recipe.tokenizer())
     finished = Trainer(plan, Trainee(recipe.config()), sampler, out, torch.device(device)).run(show)
     typer.echo("finished" if finished else f"stopped; run the same command again to go on ({os.fspath(out)})")

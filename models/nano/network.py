@@ -29,6 +29,7 @@ class Painter(nn.Module):
         self.words = nn.ParameterList(nn.Parameter(torch.randn(count, channels) * 0.5) for count in WORDS)
         self.where = nn.Parameter(torch.randn(tile_tokens, channels) * 0.5)
         self.marked = nn.Parameter(torch.randn(channels) * 0.5)
+        self.box = nn.Parameter(torch.randn(4, channels))
 
     def forward(self, batch: Batch) -> Tensor:
         """Features [N,P,C]."""
@@ -40,6 +41,16 @@ class Painter(nn.Module):
         first[1:] = owner[1:] != owner[:-1]
         of_tile = torch.where(first[:, None, None], small[owner], thing[owner])  # [N,6,C]
         return batch.cover @ of_tile + batch.masked[..., None] * self.marked + self.where
+
+    def regions(self, batch: Batch) -> Tensor:
+        """Features of whole regions [R,P,C], as if each filled its cells."""
+        words = batch.things[batch.owner, batch.region_things]  # [R,4]
+        thing = torch.stack([table[words[:, i]] for i, table in enumerate(self.words)]).sum(dim=0)
+        return thing[:, None] + self.marked + self.where
+
+    def hints(self, batch: Batch) -> Tensor:
+        """Where each region lies in the image, [R,1,C]: what the decoder must later find out by itself."""
+        return ((batch.boxes - 0.5) * 2 @ self.box)[:, None]
 
 
 class Trainee(nn.Module):
@@ -89,9 +100,9 @@ class Trainee(nn.Module):
                 middle = x
         return self.decoder.norm(x), middle
 
-    def losses(self, features: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    def losses(self, features: Tensor, replayed: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Answer loss, box loss, and per-target hits [n] with 1 where the likeliest token is right."""
-        hidden, middle = self.decode(self.embed(features, self.replayed(features, batch), batch), batch)
+        hidden, middle = self.decode(self.embed(features, replayed, batch), batch)
         at = batch.weights > 0
         logits = hidden[at] @ self.decoder.head.T
         targets, weights = batch.targets[at], batch.weights[at]
@@ -124,24 +135,29 @@ def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
 
 
 def initialise(encoder: Encoder, decoder: Decoder) -> None:
-    """Fresh weights: linears ~ N(0, 1/sqrt(inputs)), residual outputs scaled down, norms 1, biases 0."""
+    """Fresh weights: linears ~ N(0, 1/sqrt(inputs)), those that end a residual branch 0, norms 1, biases 0.
+
+    The token table starts as large as the features, so that words are not drowned by them; the last norm makes up
+    for it at the head, which is the same table.
+    """
     for module in (encoder, decoder):
-        depth = len(module.blocks if isinstance(module, Encoder) else module.layers)
         for name, parameter in module.named_parameters():
             with torch.no_grad():
-                if name.endswith("bias"):
+                if name.endswith("bias") or _ends_branch(name):
                     parameter.zero_()
+                elif name == "norm.weight":
+                    parameter.fill_(0.1)
                 elif "norm" in name:
                     parameter.fill_(1.0)
                 elif name == "patch.weight":
                     parameter.normal_(0, parameter[0].numel() ** -0.5)
-                elif parameter.ndim == 2 and name != "head":
+                elif name == "head":
+                    parameter.normal_(0, 0.4)
+                elif parameter.ndim == 2:
                     parameter.normal_(0, parameter.shape[0] ** -0.5)
-                    if _is_output(name):
-                        parameter.mul_((2 * depth) ** -0.5)
-                else:  # token table, positions, class token
-                    parameter.normal_(0, 0.08 if name == "head" else 0.3)
+                else:  # positions, class token
+                    parameter.normal_(0, 0.3)
 
 
-def _is_output(name: str) -> bool:
+def _ends_branch(name: str) -> bool:
     return any(part in name for part in ("attn.proj.", "fc2.", "o_proj.", "down_proj."))

@@ -21,6 +21,7 @@ from gar_edge.models.nano.truth import Truth
 from gar_edge.models.nano.vocabulary import COLOURS, FILLS, SHAPES, SIZES
 
 MOST_THINGS = 6
+LOOKUPS = 12
 
 
 @dataclass
@@ -59,12 +60,17 @@ class Batch:
 
 @dataclass(frozen=True)
 class Mix:
-    """What a batch holds. `several`: share of samples with two or three regions; `pixels`: draw the pictures."""
+    """What a batch holds. `several`: share of samples with two or three regions; `pixels`: draw the pictures.
+
+    `image=False` leaves the image out of the prompt; `lookups`: share of samples that only look up letters.
+    """
 
     size: int
     several: float
     limit: int
     pixels: bool
+    image: bool = True
+    lookups: float = 0.0
 
 
 @dataclass
@@ -108,18 +114,23 @@ class Sampler:
         self.tile, self.side, self.max_tiles = config.vision.tile, config.tile_side, max_tiles
         self.packer = Packer(tokenizer, config.tile_tokens, config.image_token, list(config.replay_tokens))
 
-    def sample(self, rng: np.random.Generator, several: bool, limit: int, pictures: bool) -> Sample:
+    def sample(self, rng: np.random.Generator, several: bool, mix: Mix) -> Sample:
         """A scene with regions and at least one turn; scenes without are drawn again."""
         while True:
-            scene = draw_scene(rng, pictures)
+            scene = draw_scene(rng, mix.pixels)
             drawn = draw_asked(rng, scene, several)
             if drawn is None or not drawn[1]:
                 continue
             asked, turns = drawn
             grid = pixels.choose_grid(scene.width, scene.height, self.tile, self.max_tiles)
+            if not mix.image:
+                grid = (0, 0)
+                turns = [turn for turn in turns if turn.task != "describe"]
+                if rng.random() < mix.lookups:
+                    turns = [tasks.lookup_turn(rng) for _ in range(LOOKUPS)]
             numbers = [number for number, _ in asked.regions]
-            packed = self.packer.pack(numbers, 1 + grid[0] * grid[1], turns, limit)
-            return self._sample(scene, asked, grid, packed, pictures)
+            packed = self.packer.pack(numbers, _tiles(grid), turns, mix.limit)
+            return self._sample(scene, asked, grid, packed, mix.pixels)
 
     def _sample(self, scene: Scene, asked: Asked, grid: tuple[int, int], packed: Packed, pictures: bool) -> Sample:
         masks = {number: scene.masks[thing] for number, thing in asked.regions}
@@ -129,7 +140,7 @@ class Sampler:
         if pictures:
             image = pixels.tiles_of(scene.image, grid, self.tile).transpose(0, 3, 1, 2)
             mask = pixels.masked(pixels.tiles_of(ids, grid, self.tile))[:, None].astype(np.uint8)
-        cover = np.zeros((1 + grid[0] * grid[1], self.side**2, MOST_THINGS), np.float32)
+        cover = np.zeros((_tiles(grid), self.side**2, MOST_THINGS), np.float32)
         for index, visible in enumerate(scene.masks):
             cover[:, :, index] = self._cells(visible, grid)
         boxes = np.array([asked.truth.boxes[thing] for thing in asked.things], np.float32)
@@ -148,12 +159,19 @@ class Sampler:
     def _cells(self, mask: NDArray[np.bool_], grid: tuple[int, int]) -> NDArray[np.float32]:
         """Share of each token's cell that a mask covers, [T,P]."""
         side, (columns, rows) = self.side, grid
+        if not columns:
+            return np.zeros((0, side * side), np.float32)
         plane = mask.astype(np.float32)
         size = (columns * side, rows * side)
         whole = cv2.resize(plane, size, interpolation=cv2.INTER_AREA)
         split = whole.reshape(rows, side, columns, side).swapaxes(1, 2).reshape(-1, side * side)
         small = cv2.resize(plane, (side, side), interpolation=cv2.INTER_AREA).reshape(1, -1)
         return np.concatenate([small, split])
+
+
+def _tiles(grid: tuple[int, int]) -> int:
+    """Tiles with the thumbnail; no grid, no image."""
+    return 1 + grid[0] * grid[1] if grid[0] else 0
 
 
 def _words(scene: Scene) -> NDArray[np.int64]:
@@ -205,7 +223,7 @@ def collate(samples: list[Sample], tile_tokens: int, image: int, replay: list[in
         cover=torch.from_numpy(np.concatenate([s.cover for s in samples])),
         masked=torch.from_numpy(np.concatenate([s.masked for s in samples])),
         things=torch.from_numpy(np.stack([s.things for s in samples])),
-        tiles=[1 + s.grid[0] * s.grid[1] for s in samples],
+        tiles=[_tiles(s.grid) for s in samples],
         grids=[s.grid for s in samples],
         boxes=torch.from_numpy(np.concatenate(boxes)),
         owner=torch.from_numpy(np.repeat(np.arange(len(samples)), [len(s.boxes) for s in samples])),
@@ -234,6 +252,6 @@ class Batches(Dataset[Batch]):
         mix = [mix for first, mix in self.mixes if first <= step][-1]
         rng = np.random.default_rng((self.seed, step))
         several = rng.random(mix.size) < mix.several
-        samples = [self.sampler.sample(rng, bool(flag), mix.limit, mix.pixels) for flag in several]
+        samples = [self.sampler.sample(rng, bool(flag), mix) for flag in several]
         packer = self.sampler.packer
         return collate(samples, packer.tile_tokens, packer.image, packer.replay)

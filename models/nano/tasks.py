@@ -107,6 +107,19 @@ def choice_turn(rng: Rng, asked: Asked, name: str) -> Turn | None:
     return Turn("choice", question, wording.LETTERS[options.index(turn.answer)])
 
 
+def lookup_turn(rng: Rng) -> Turn:
+    """Letters alone, for the decoder's first lessons: which letter stands before a word, or which word behind it."""
+    name = _pick(rng, ONE_REGION)
+    count = min(int(rng.integers(3, 5)), len(VALUES[name]))
+    options = [VALUES[name][i] for i in rng.permutation(len(VALUES[name]))[:count]]
+    lines = "\n".join(f"{letter}. {option}" for letter, option in zip(wording.LETTERS, options, strict=False))
+    index = int(rng.integers(count))
+    letter = wording.LETTERS[index]
+    if rng.random() < 0.5:
+        return Turn("lookup", f"{lines}\nWhich letter is {options[index]}?", letter)
+    return Turn("lookup", f"{lines}\nWhat is {letter}?", options[index])
+
+
 def relation_turn(rng: Rng, asked: Asked, task: str) -> Turn | None:
     """A question about how the first of two regions, in either order, relates to the second."""
     order = [int(i) for i in rng.permutation(2)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,9 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 
 from gar_edge.models.nano import wording
 from gar_edge.models.nano.tasks import VALUES
+
+FIXED = (wording.SYSTEM, "There are some objects I am curious about")
+"""Texts that stand in every prompt: kept whole, so that each becomes a single token."""
 
 LLAMA_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
@@ -42,7 +46,7 @@ def corpus() -> Iterator[str]:
 def build(special_tokens: list[str], first_special: int) -> Tokenizer:
     """A tokenizer with exactly `first_special` ordinary tokens and the special ones after them."""
     tokenizer = Tokenizer(models.BPE())
-    split = pre_tokenizers.Split(Regex(LLAMA_SPLIT), behavior="isolated")
+    split = pre_tokenizers.Split(Regex("|".join([*map(re.escape, FIXED), LLAMA_SPLIT])), behavior="isolated")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )

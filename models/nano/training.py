@@ -1,8 +1,10 @@
-"""The training run: three phases, checkpoints, a log of losses and of answers on scenes never seen before.
+"""The training run: four phases, checkpoints, a log of losses and of answers on scenes never seen before.
 
-1. *paint*: the decoder alone, on painted features: reading questions, choosing letters, matching replay tokens to tiles.
-2. *align*: the encoder alone, towards the painted features.
-3. *joint*: both on the answers, the alignment fading out; the learning rate falls to zero on a cosine.
+1. *text*: the decoder alone, without images, on painted regions with hints of their boxes: reading questions,
+   looking up letters, comparing regions.
+2. *paint*: the decoder alone, with painted images: finding a region's place by itself, as the hints get rarer.
+3. *align*: the encoder alone, towards the painted features.
+4. *joint*: both on the answers, the alignment fading out; the learning rate falls to zero on a cosine.
 
 Every batch is freshly drawn, so the hits in the log are hits on unseen scenes.
 """
@@ -31,48 +33,63 @@ STATE = "state.pt"
 LOG = "log.jsonl"
 
 
+PHASES = ("text", "paint", "align", "joint")
+
+
 @dataclass(frozen=True)
 class Plan:
     """A run. Steps per phase; rates at their peak; `batch` samples a step; `limit` tokens a sequence."""
 
     seed: int = 0
-    paint: int = 800
+    text: int = 1000
+    paint: int = 400
     align: int = 500
     joint: int = 2600
     batch: int = 32
-    limit: int = 352
-    muon_rate: float = 3e-3
+    limit: int = 304
+    muon_rate: float = 1e-2
     adam_rate: float = 2e-3
-    warmup: int = 100
+    warmup: int = 50
+    several: float = 0.6
     save_minutes: float = 3.0
     log_steps: int = 25
 
     @property
     def steps(self) -> int:
-        return self.paint + self.align + self.joint
+        return self.start("joint") + self.joint
+
+    def start(self, phase: str) -> int:
+        """A phase's first step."""
+        lengths = (self.text, self.paint, self.align, self.joint)
+        return sum(lengths[: PHASES.index(phase)])
 
     def phase(self, step: int) -> str:
-        return "paint" if step < self.paint else "align" if step < self.paint + self.align else "joint"
+        return [phase for phase in PHASES if self.start(phase) <= step][-1]
 
-    def joint_share(self, step: int) -> float:
-        """How much of the joint phase is done, 0…1."""
-        return max(0.0, (step - self.paint - self.align) / max(self.joint, 1))
+    def share(self, step: int, phase: str) -> float:
+        """How much of a phase is done, 0…1."""
+        return min(1.0, max(0.0, (step - self.start(phase)) / max(getattr(self, phase), 1)))
 
     def rate(self, step: int) -> float:
         """Factor of the learning rates: a warm-up in each phase, the cosine in the last."""
-        into = step - (0 if step < self.paint else self.paint if self.phase(step) == "align" else self.paint + self.align)
-        return min(1.0, (into + 1) / self.warmup) * 0.5 * (1 + math.cos(math.pi * self.joint_share(step)))
+        into = step - self.start(self.phase(step))
+        return min(1.0, (into + 1) / self.warmup) * 0.5 * (1 + math.cos(math.pi * self.share(step, "joint")))
 
     def align_weight(self, step: int) -> float:
-        """Weight of the alignment in the joint phase: gone after three fifths of it."""
-        return max(0.0, 1 - self.joint_share(step) / 0.6) * 0.5
+        """Weight of the alignment in the joint phase: gone after half of it."""
+        return max(0.0, 1 - 2 * self.share(step, "joint")) * 0.5
+
+    def hint_share(self, step: int) -> float:
+        """Share of samples whose regions come with hints of their boxes: all in text, falling to none in paint."""
+        return 1.0 if self.phase(step) == "text" else 0.8 * (1 - self.share(step, "paint"))
 
     def mixes(self) -> list[tuple[int, Mix]]:
         """What the batches hold, from which step on."""
-        share = 0.55
         return [
-            (0, Mix(self.batch, share, self.limit, pixels=False)),
-            (self.paint, Mix(self.batch, share, self.limit, pixels=True)),
+            (0, Mix(self.batch // 2, 0.0, 200, pixels=False, image=False, lookups=1.0)),
+            (self.text // 4, Mix(self.batch // 2, self.several, 240, pixels=False, image=False, lookups=0.3)),
+            (self.start("paint"), Mix(self.batch, self.several, self.limit, pixels=False)),
+            (self.start("align"), Mix(self.batch, self.several, self.limit, pixels=True)),
         ]
 
 
@@ -132,15 +149,17 @@ class Trainer:
         phase, model = self.plan.phase(self.step), self.model
         parts: dict[str, Tensor] = {}
         hits = None
-        if phase == "paint":
-            features = model.painter(batch)
-            features = features + torch.randn_like(features) * 0.3
+        if phase in ("text", "paint"):
+            features = _blurred(model.painter(batch))
         else:
             features = model.encode(batch)
         if phase == "align":
             parts["align"] = total = align_loss(features, model.painter(batch))
         else:
-            parts["answer"], parts["box"], hits = model.losses(features, batch)
+            replayed = _blurred(model.painter.regions(batch)) if phase == "text" else model.replayed(features, batch)
+            hinted = torch.rand(len(batch.tiles)) < self.plan.hint_share(self.step)
+            replayed = replayed + model.painter.hints(batch) * hinted[batch.owner][:, None, None]
+            parts["answer"], parts["box"], hits = model.losses(features, replayed, batch)
             total = parts["answer"] + parts["box"]
             weight = self.plan.align_weight(self.step)
             if phase == "joint" and weight > 0:
@@ -155,7 +174,7 @@ class Trainer:
         for optimiser in self.optimisers:
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
-        return {name: float(part) for name, part in parts.items()}, hits, batch
+        return {name: float(part.detach()) for name, part in parts.items()}, hits, batch
 
     def _log(self, record: Record, report: Callable[[Record], None]) -> None:
         with (self.folder / LOG).open("a", encoding="utf-8") as file:
@@ -183,6 +202,11 @@ class Trainer:
         for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
         self.step, self.minutes = state["step"], state["minutes"]
+
+
+def _blurred(painted: Tensor) -> Tensor:
+    """Painted features with some noise, since no encoder is perfect."""
+    return painted + torch.randn_like(painted) * 0.3
 
 
 class _Tally:
