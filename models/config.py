@@ -169,7 +169,9 @@ def _parse_config(config: Json) -> GarConfig:
     vision = _parse_vision(mllm)
     pooling = int(mllm["projector_pooling_ratio"])
     if vision.grid % pooling:
-        raise ValueError(f"projector_pooling_ratio {pooling} does not divide the {vision.grid} patches of a tile's side")
+        raise ValueError(
+            f"projector_pooling_ratio {pooling} does not divide the {vision.grid} patches of a tile's side"
+        )
     replay_tokens = tuple(int(i) for i in config["crop_tokens_ids"])
     if len(replay_tokens) != int(config["prompt_numbers"]):
         raise ValueError(f"{len(replay_tokens)} crop_tokens_ids for prompt_numbers {config['prompt_numbers']}")
@@ -201,7 +203,9 @@ def _parse_vision(mllm: Json) -> VisionConfig:
     if height != width or height % patch:
         raise ValueError(f"img_size {height}x{width} is not a square of whole {patch}-pixel patches")
     if dim % heads or (dim // heads) % 4:
-        raise ValueError(f"embed_dim {dim} over {heads} heads does not give heads of a multiple of 4, as 2-D RoPE needs")
+        raise ValueError(
+            f"embed_dim {dim} over {heads} heads does not give heads of a multiple of 4, as 2-D RoPE needs"
+        )
     class_token = bool(args.get("class_token", known.class_token))
     if class_token != bool(mllm.get("vision_use_cls_token", class_token)):
         raise ValueError(f"vision_use_cls_token contradicts architecture {name}")

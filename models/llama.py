@@ -83,7 +83,7 @@ class Decoder(nn.Module):
         self.register_buffer("frequencies", rope_frequencies(config), persistent=False)
 
     def angles(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """cos and sin [B,S,d/2] at integer positions [B,S], computed in float32."""
+        """Cos and sin [B,S,d/2] at integer positions [B,S], computed in float32."""
         angles = positions[..., None].float() * self.frequencies.float()
         return angles.cos().to(dtype), angles.sin().to(dtype)
 
@@ -104,6 +104,7 @@ class Decoder(nn.Module):
         x = inputs_embeds
         updated: list[Tensor] = []
         for index, layer in enumerate(self.layers):
+            assert isinstance(layer, DecoderLayer)
             query, key, value = layer.attn.project(layer.input_norm(x), cos, sin)
             key = ops.scatter_cache(caches[2 * index], key, write_index)
             value = ops.scatter_cache(caches[2 * index + 1], value, write_index)

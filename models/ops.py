@@ -6,6 +6,8 @@ opset-24 operator of the same meaning, so that engines see an `Attention` and no
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,7 +15,7 @@ from torch import Tensor
 OPSET = 24
 
 
-def _node(name: str, inputs: list[Tensor], like: Tensor, shape: list[int | torch.SymInt], **attrs: int | float) -> Tensor:
+def _node(name: str, inputs: list[Tensor], like: Tensor, shape: list[int | torch.SymInt], **attrs: Any) -> Tensor:
     return torch.onnx.ops.symbolic(f"::{name}", inputs, attrs=attrs, dtype=like.dtype, shape=shape, version=OPSET)
 
 
@@ -51,7 +53,7 @@ def attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor
 
 
 def project_rows(x: Tensor, rows: Tensor) -> Tensor:
-    """x @ rows.T, keeping `rows` in the token table's own layout so that head and table share one copy.
+    """X @ rows.T, keeping `rows` in the token table's own layout so that head and table share one copy.
 
     x [B,C], rows [V,C] -> [B,V].
     """

@@ -21,12 +21,14 @@ from gar_edge.models.layers import LayerNorm, Linear
 
 
 def rope_2d(config: VisionConfig) -> tuple[Tensor, Tensor]:
-    """cos and sin [S, head_dim/2] of timm's `RotaryEmbeddingCat` with 'xy' indexing; a class token gets angle 0.
+    """Cos and sin [S, head_dim/2] of timm's `RotaryEmbeddingCat` with 'xy' indexing; a class token gets angle 0.
 
     Positions are (index + offset) * reference / grid along each axis; the first half of the pairs turns
     with the column, the second with the row.
     """
-    bands = config.rope_theta ** -(torch.arange(config.head_dim // 4, dtype=torch.float64, device="cpu") / (config.head_dim // 4))
+    bands = config.rope_theta ** -(
+        torch.arange(config.head_dim // 4, dtype=torch.float64, device="cpu") / (config.head_dim // 4)
+    )
     steps = torch.arange(config.grid, dtype=torch.float64, device="cpu") + config.rope_grid_offset
     rows, columns = (steps / config.grid * reference for reference in config.rope_reference)
     y = rows[:, None, None] * bands
@@ -94,8 +96,8 @@ class Encoder(nn.Module):
         self.linear_1 = Linear(vision.dim, config.text.hidden)
         self.linear_2 = Linear(config.text.hidden, config.text.hidden)
         cos, sin = rope_2d(vision)
-        self.register_buffer("cos", cos, persistent=False)
-        self.register_buffer("sin", sin, persistent=False)
+        self.register_buffer("cos", cos.to(self.positions.dtype), persistent=False)
+        self.register_buffer("sin", sin.to(self.positions.dtype), persistent=False)
 
     def forward(self, pixel_values: Tensor, mask: Tensor) -> Tensor:
         x = self.patch(torch.cat([pixel_values, mask], dim=1))  # [T,D,grid,grid]

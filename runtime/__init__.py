@@ -1,1 +1,61 @@
-"""Runtime."""
+"""Run an exported GAR bundle: numpy in, text out, no torch.
+
+from gar_edge.runtime import Gar
+scene = Gar.load("bundle").open("photo.jpg")
+print(scene.describe("mask.png").text)
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gar_edge.runtime.answer import Answer, Timings
+    from gar_edge.runtime.errors import (
+        GarBackendError,
+        GarBundleError,
+        GarError,
+        GarImageError,
+        GarMaskError,
+        GarPromptError,
+    )
+    from gar_edge.runtime.gar import AnswerStream, Gar, Scene
+    from gar_edge.runtime.sampling import Options
+
+_HOMES = {
+    "Answer": "answer",
+    "Timings": "answer",
+    "AnswerStream": "gar",
+    "Gar": "gar",
+    "Scene": "gar",
+    "Options": "sampling",
+    "GarError": "errors",
+    "GarBackendError": "errors",
+    "GarBundleError": "errors",
+    "GarImageError": "errors",
+    "GarMaskError": "errors",
+    "GarPromptError": "errors",
+}
+
+__all__ = [
+    "Answer",
+    "AnswerStream",
+    "Gar",
+    "GarBackendError",
+    "GarBundleError",
+    "GarError",
+    "GarImageError",
+    "GarMaskError",
+    "GarPromptError",
+    "Options",
+    "Scene",
+    "Timings",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import on first use, so that `gar-run --help` need not wait for numpy and friends."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

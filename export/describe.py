@@ -1,0 +1,149 @@
+"""What the manifest says of a checkpoint: dimensions, preprocessing, prompt, graphs."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+
+import onnx_ir as ir
+from tokenizers import Tokenizer
+
+from gar_edge.export.graphs import Precision, TracedGraph
+from gar_edge.models.checkpoint import Checkpoint
+from gar_edge.models.replay import SAMPLES
+from gar_edge.runtime.errors import GarCheckpointError
+from gar_edge.runtime.manifest import (
+    SCHEMA,
+    Dimensions,
+    FileEntry,
+    Graph,
+    Manifest,
+    Port,
+    Preprocess,
+    Prompt,
+    Replay,
+    Source,
+    TokenTable,
+)
+
+# The released demos' wording (gar_with_mask.py, gar_relationship.py), with Jinja in the variable places.
+DESCRIBE_FORMAT = (
+    "There are some objects I am curious about: {{ region.name }};\n"
+    "{{ region.name }}: {{ region.replay }}Describe this masked region in detail."
+)
+ASK_FORMAT = (
+    "There are some objects I am curious about: {% for region in regions %}{{ region.name }}; {% endfor %}\n"
+    "{% for region in regions %}{{ region.name }}: {{ region.replay }}\n{% endfor %}\n"
+    "{{ question }}"
+)
+DEFAULT_REGION = 1  # the released demo describes its region as <Prompt1>
+
+TOKEN_TABLE = "token_table.bin"
+TOKENIZER = "tokenizer.json"
+CHAT_TEMPLATE = "chat_template.jinja"
+_TOOLS = ("gar-edge", "torch", "onnx", "onnx-ir", "onnxscript")
+
+
+def make_manifest(
+    checkpoint: Checkpoint,
+    precision: Precision,
+    max_tiles: int | None,
+    graphs: Mapping[str, Graph],
+    files: Mapping[str, FileEntry],
+) -> Manifest:
+    """The manifest of a bundle; `max_tiles` replaces the checkpoint's limit."""
+    config, pixels = checkpoint.config, checkpoint.preprocessing
+    return Manifest(
+        schema=SCHEMA,
+        created_by=f"gar-edge {version('gar-edge')}",
+        name=f"{checkpoint.name}-{precision.value}",
+        precision=precision.value,
+        source=Source(checkpoint.name, checkpoint.origin, checkpoint.revision),
+        dimensions=Dimensions(
+            tile_tokens=config.tile_tokens,
+            hidden=config.text.hidden,
+            vocab=config.text.vocab,
+            layers=config.text.layers,
+            kv_heads=config.text.kv_heads,
+            head_dim=config.text.head_dim,
+            context=config.text.context,
+        ),
+        preprocess=Preprocess(
+            tile=pixels.tile,
+            max_tiles=pixels.max_tiles if max_tiles is None else max_tiles,
+            rescale=pixels.rescale,
+            mean=pixels.mean,
+            std=pixels.std,
+        ),
+        replay=Replay(config.replay_spatial_scale, SAMPLES),
+        prompt=describe_prompt(checkpoint),
+        graphs=graphs,
+        token_table=TokenTable(TOKEN_TABLE, precision.numpy),
+        tokenizer=TOKENIZER,
+        chat_template=CHAT_TEMPLATE,
+        files=files,
+        versions={"python": platform.python_version()} | {tool: version(tool) for tool in _TOOLS},
+    )
+
+
+def describe_prompt(checkpoint: Checkpoint) -> Prompt:
+    """Token ids and texts, after checking that tokenizer and config mean the same."""
+    config = checkpoint.config
+    try:
+        tokenizer = Tokenizer.from_str(checkpoint.tokenizer_json)
+    except Exception as error:  # the tokenizers library raises bare Exception
+        raise GarCheckpointError(f"{checkpoint.origin}: tokenizer.json cannot be read ({error})") from None
+    if tokenizer.get_vocab_size() > config.text.vocab:
+        raise GarCheckpointError(
+            f"{checkpoint.origin}: the tokenizer has {tokenizer.get_vocab_size()} tokens, "
+            f"the token table {config.text.vocab}"
+        )
+
+    def text_of(token: int, what: str) -> str:
+        text = tokenizer.id_to_token(token)
+        if text is None:
+            raise GarCheckpointError(f"{checkpoint.origin}: the tokenizer has no token {token} ({what})")
+        return text
+
+    if text_of(config.image_token, "image") not in checkpoint.chat_template:
+        raise GarCheckpointError(f"{checkpoint.origin}: the chat template never writes the image token")
+    regions = tuple(f"<Prompt{k}>" for k in range(len(config.replay_tokens)))
+    missing = [name for name in regions if tokenizer.token_to_id(name) is None]
+    if missing:
+        raise GarCheckpointError(
+            f"{checkpoint.origin}: the tokenizer has no {', '.join(missing)}; is this a GAR tokenizer?"
+        )
+    return Prompt(
+        image_token=config.image_token,
+        replay_tokens=config.replay_tokens,
+        replay_texts=tuple(text_of(token, "replay") for token in config.replay_tokens),
+        regions=regions,
+        stop_tokens=checkpoint.stop_tokens,
+        begin_text=checkpoint.begin_text,
+        describe_format=DESCRIBE_FORMAT,
+        ask_format=ASK_FORMAT,
+        default_region=min(DEFAULT_REGION, len(regions) - 1),
+    )
+
+
+def describe_graph(traced: TracedGraph, files: tuple[str, ...]) -> Graph:
+    """A graph's signature for the manifest."""
+    graph = traced.model.graph
+    return Graph(files, tuple(map(_port, graph.inputs)), tuple(map(_port, graph.outputs)), dict(traced.aliases))
+
+
+_DTYPES = {
+    ir.DataType.FLOAT: "float32",
+    ir.DataType.FLOAT16: "float16",
+    ir.DataType.INT64: "int64",
+    ir.DataType.BOOL: "bool",
+}
+
+
+def _port(value: ir.Value) -> Port:
+    assert value.name is not None
+    assert value.shape is not None
+    assert value.dtype is not None
+    shape = tuple(dim if isinstance(dim, int) else str(dim.value) for dim in value.shape)
+    return Port(value.name, _DTYPES[value.dtype], shape)

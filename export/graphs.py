@@ -1,0 +1,176 @@
+"""The torch modules as ONNX graphs, traced without weights.
+
+Modules are built with unwritten memory for parameters, so that a graph of any size is traced in a few hundred
+megabytes; `weights_file.py` streams the weights in afterwards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+import onnx_ir as ir
+import onnxscript.optimizer
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+
+from gar_edge.export.replay_graph import replay_model
+from gar_edge.models.config import GarConfig, TextConfig
+from gar_edge.models.llama import Decoder
+from gar_edge.models.ops import OPSET
+from gar_edge.models.vision import Encoder
+from gar_edge.models.weights import Recipe, decoder_recipes, encoder_recipes
+
+
+class Precision(str, Enum):
+    """Number formats of a bundle."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+
+    @property
+    def torch(self) -> torch.dtype:
+        return {Precision.FP32: torch.float32, Precision.FP16: torch.float16}[self]
+
+    @property
+    def onnx(self) -> ir.DataType:
+        return {Precision.FP32: ir.DataType.FLOAT, Precision.FP16: ir.DataType.FLOAT16}[self]
+
+    @property
+    def numpy(self) -> str:
+        """Little-endian NumPy dtype."""
+        return {Precision.FP32: "<f4", Precision.FP16: "<f2"}[self]
+
+
+@dataclass(frozen=True)
+class TracedGraph:
+    """A graph whose parameters have a type and a shape but no values yet, and the recipes that make these."""
+
+    model: ir.Model
+    recipes: Mapping[str, Recipe]
+    aliases: Mapping[str, str] = field(default_factory=dict)
+
+
+def build_module(kind: type[Encoder] | type[Decoder], config: Any, precision: Precision) -> nn.Module:
+    """A module with unwritten parameters of the wanted dtype."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(precision.torch)
+    try:
+        module = kind(config)
+    finally:
+        torch.set_default_dtype(before)
+    return module.eval().requires_grad_(False)
+
+
+def trace_encoder(config: GarConfig, precision: Precision) -> TracedGraph:
+    """`pixel_values` [tiles,3,h,w], `mask` [tiles,1,h,w] -> `features` [tiles,P,C]."""
+    side, dtype = config.vision.tile, precision.torch
+    tiles = Dim("tiles", min=1, max=4096)
+    model = _trace(
+        build_module(Encoder, config, precision),
+        (torch.zeros(2, 3, side, side, dtype=dtype), torch.zeros(2, 1, side, side, dtype=dtype)),
+        ["pixel_values", "mask"],
+        ["features"],
+        ({0: tiles}, {0: tiles}),
+    )
+    return TracedGraph(model, encoder_recipes(config))
+
+
+def trace_replay(config: GarConfig, precision: Precision) -> TracedGraph:
+    """`features` [tiles,P,C], `grid` [2], `boxes` [regions,4] -> `replayed` [regions,P,C]."""
+    return TracedGraph(replay_model(config, precision.onnx), {})
+
+
+def trace_decoder(config: GarConfig, precision: Precision, tied: bool) -> TracedGraph:
+    """`inputs_embeds` [batch,length,C] and caches [batch,KV,capacity,d] -> `logits` [batch,V], caches in place."""
+    text = config.text
+    batch, length = Dim("batch", min=1, max=1024), Dim("length", min=1, max=text.context)
+    capacity = Dim("capacity", min=1, max=1 << 20)
+    caches = cache_names(text)
+    updated = [name + "_out" for name in caches]
+    example = (
+        torch.zeros(2, 3, text.hidden, dtype=precision.torch),
+        torch.zeros(2, dtype=torch.int64),
+        torch.ones(2, 1, 3, 8, dtype=torch.bool),
+        [torch.zeros(2, text.kv_heads, 8, text.head_dim, dtype=precision.torch) for _ in caches],
+    )
+    model = _trace(
+        build_module(Decoder, text, precision),
+        example,
+        ["inputs_embeds", "write_index", "attention_mask", *caches],
+        ["logits", *updated],
+        (
+            {0: batch, 1: length},
+            {0: batch},
+            {0: batch, 2: length, 3: capacity},
+            [{0: batch, 2: capacity}] * len(caches),
+        ),
+    )
+    return TracedGraph(model, decoder_recipes(config, tied), dict(zip(updated, caches, strict=True)))
+
+
+def cache_names(text: TextConfig) -> list[str]:
+    """The caches' names in the order in which the decoder takes them."""
+    return [f"{kind}_cache_{layer}" for layer in range(text.layers) for kind in ("key", "value")]
+
+
+def _trace(
+    module: nn.Module, example: tuple[Any, ...], inputs: list[str], outputs: list[str], dynamic: tuple[Any, ...]
+) -> ir.Model:
+    with _quiet():
+        program = torch.onnx.export(
+            module,
+            example,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=inputs,
+            output_names=outputs,
+            dynamic_shapes=dynamic,
+            optimize=False,
+            verbose=False,
+        )
+    if program is None:
+        raise RuntimeError("torch.onnx.export returned no program")
+    model = program.model
+    _optimise(model, dict(module.named_parameters()))
+    model.graph.name = type(module).__name__.lower()
+    model.metadata_props.clear()
+    for node in model.graph:
+        node.metadata_props.clear()  # stack traces of this machine: useless elsewhere, and most of the file
+    return model
+
+
+def _optimise(model: ir.Model, parameters: Mapping[str, Tensor]) -> None:
+    """Fold constants without ever touching a parameter: for the optimiser's eyes they are inputs."""
+    graph = model.graph
+    weights = [graph.initializers.pop(name) for name in list(graph.initializers) if name in parameters]
+    count = len(graph.inputs)
+    for value in weights:
+        value.const_value = None
+        graph.inputs.append(value)
+    onnxscript.optimizer.optimize_ir(model)
+    del graph.inputs[count:]
+    for value in weights:
+        assert value.name is not None
+        graph.initializers[value.name] = value
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter's remarks on torchvision and axis names are no news to a user."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,80 @@
+"""The protocol behind which inference engines hide: named buffers in, named buffers out.
+
+A buffer lives where the engine lives. Sessions are bound to buffers once and then run as often as needed, so that
+a decode step allocates nothing and copies no cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+class Buffer(Protocol):
+    """A dense row-major tensor in the engine's memory."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+
+    def rows(self, begin: int, end: int) -> Buffer:
+        """A view of rows begin…end of the first axis; nothing is copied."""
+        ...
+
+    def reshape(self, *shape: int) -> Buffer:
+        """The same memory under another shape."""
+        ...
+
+    def write(self, host: Array) -> None:
+        """Copy a host array of the same shape and dtype into the buffer."""
+        ...
+
+    def copy_from(self, other: Buffer) -> None:
+        """Copy a buffer of the same engine, shape and dtype."""
+        ...
+
+    def read(self) -> Array:
+        """The contents on the host; on a CPU engine a view, valid until the next run."""
+        ...
+
+
+class Run(Protocol):
+    """A session bound to its buffers."""
+
+    def __call__(self) -> None:
+        """Run once; the outputs' buffers hold the result when this returns."""
+        ...
+
+
+class Session(Protocol):
+    """A loaded graph."""
+
+    def bind(self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Run:
+        """Bind every input and output by name; an output may share its input's buffer where the graph aliases them."""
+        ...
+
+
+class Backend(Protocol):
+    """One engine on one device, loading a bundle's graphs."""
+
+    @property
+    def name(self) -> str: ...
+
+    def session(self, graph: str) -> Session:
+        """Load one of the bundle's graphs by name; `GarBackendError` where the engine refuses it."""
+        ...
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Buffer:
+        """A new buffer, contents undefined."""
+        ...
+
+    def zeros(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Buffer:
+        """A new buffer filled with zeros."""
+        ...

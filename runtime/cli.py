@@ -1,0 +1,137 @@
+"""`gar-run IMAGE --mask [K=]FILE …`: ask about regions of a picture."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gar_edge.runtime.errors import GarPromptError
+from gar_edge.runtime.terminal import run_app
+
+if TYPE_CHECKING:
+    from gar_edge.runtime.gar import AnswerStream
+
+app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
+
+_NUMBERED = re.compile(r"(\d+)=(.+)")
+
+
+@app.command(context_settings={"help_option_names": ["-h", "--help"]})
+def run(
+    image: Annotated[Path, typer.Argument(help="The picture: PNG, JPEG, WebP, …", show_default=False)],
+    mask: Annotated[
+        list[str],
+        typer.Option(
+            "--mask",
+            metavar="[K=]FILE",
+            help="A region: an image that is not black where the region is. Regions are numbered 0, 1, 2… unless K= "
+            "says which <PromptK> it is. Give one to five.",
+            show_default=False,
+        ),
+    ],
+    question: Annotated[
+        str | None,
+        typer.Option(
+            "-q",
+            "--question",
+            help="Names the regions as <Prompt0>, … Without it the region is described.",
+            show_default=False,
+        ),
+    ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option("-m", "--model", help="Bundle folder. Default: the one exported last.", show_default=False),
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 1024,
+    max_tiles: Annotated[
+        int | None,
+        typer.Option(min=1, help="Most tiles beside the thumbnail. Default: the bundle's.", show_default=False),
+    ] = None,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0: always the likeliest token; above: draw.")] = 0.0,
+    top_p: Annotated[float, typer.Option(min=0.0, max=1.0, help="Draw from the likeliest tokens of this share.")] = 1.0,
+    top_k: Annotated[int, typer.Option(min=0, help="Draw from so many likeliest tokens; 0: all.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="Makes draws repeatable.", show_default=False)] = None,
+    stop: Annotated[
+        list[str] | None, typer.Option(help="A text that ends the answer; may be repeated.", show_default=False)
+    ] = None,
+    threads: Annotated[int, typer.Option(min=0, help="Processor threads; 0: all cores.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the text.")] = False,
+) -> None:
+    """Describe a region of a picture, or answer a question about several.
+
+    `gar-run photo.jpg --mask cup.png`
+
+    `gar-run photo.jpg --mask cup.png --mask plate.png -q "Is <Prompt0> on <Prompt1>?"`
+    """
+    try:
+        regions = number_masks(mask, question)
+    except GarPromptError as error:
+        raise typer.BadParameter(str(error), param_hint="--mask") from None
+    from gar_edge.runtime.gar import Gar
+    from gar_edge.runtime.images import load_image, load_mask
+    from gar_edge.runtime.sampling import Options
+
+    try:
+        options = Options(max_new_tokens, temperature, top_p, top_k, seed, tuple(stop or ()))
+    except GarPromptError as error:
+        raise typer.BadParameter(str(error)) from None
+    # Files first: a mistyped name should not wait for a model of gigabytes.
+    picture = load_image(image)
+    masks = {number: load_mask(file) for number, file in regions.items()}
+    gar = Gar.load(model, threads=threads)
+    number = regions.pop(-1, None)
+    if number is not None:
+        masks[gar.manifest.prompt.default_region] = masks.pop(-1)
+    try:
+        stream = gar.open(picture, max_tiles).stream(question, masks, options)
+    except GarPromptError as error:
+        raise typer.BadParameter(str(error)) from None
+    _print(stream, as_json)
+
+
+def number_masks(texts: list[str], question: str | None) -> dict[int, str]:
+    """`[K=]FILE` arguments to files by region number; a described region without a number gets -1, the default's."""
+    regions: dict[int, str] = {}
+    unnumbered = 0
+    for text in texts:
+        match = _NUMBERED.fullmatch(text)
+        if match:
+            number, file = int(match[1]), match[2]
+        elif question is None and len(texts) == 1:
+            number, file = -1, text
+        else:
+            number, file = unnumbered, text
+            unnumbered += 1
+        if number in regions:
+            raise GarPromptError(f"region {number} is given twice ({regions[number]} and {file}); number masks with K=")
+        regions[number] = file
+    return regions
+
+
+def _print(stream: AnswerStream, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(stream.finish().to_json(), ensure_ascii=False))
+        return
+    try:
+        for piece in stream:
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+    finally:
+        sys.stdout.write("\n")
+    answer = stream.finish()
+    if answer.finish_reason == "length":
+        print(f"(cut off after {len(answer.tokens)} tokens; --max-new-tokens allows more)", file=sys.stderr)
+
+
+def main() -> None:
+    """Entry point of `gar-run`."""
+    run_app(app)
+
+
+if __name__ == "__main__":
+    main()

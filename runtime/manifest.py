@@ -1,0 +1,181 @@
+"""`gar.json`: everything about a bundle that code would otherwise have to guess."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+SCHEMA = 1
+FILE = "gar.json"
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """`tile`: side in pixels; `max_tiles` beside the thumbnail; (value * rescale - mean) / std per channel."""
+
+    tile: int
+    max_tiles: int
+    rescale: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    image_resampling: str = "bicubic-antialias"
+    mask_resampling: str = "bicubic-antialias"
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Feature replay: `spatial_scale` multiplies the box in feature cells once more (1/28 in released checkpoints)."""
+
+    spatial_scale: float
+    sampling_ratio: int
+
+
+@dataclass(frozen=True)
+class Dimensions:
+    """tile_tokens: P, tokens of a tile and of a region. hidden: C. context: longest sequence, in tokens."""
+
+    tile_tokens: int
+    hidden: int
+    vocab: int
+    layers: int
+    kv_heads: int
+    head_dim: int
+    context: int
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Ids and texts of the prompt; `regions[k]` is `<PromptK>`, replayed through token `replay_tokens[k]`.
+
+    The formats are Jinja templates of the user's turn: `describe_format` takes `region` (with .name and .replay),
+    `ask_format` takes `regions` and `question`. `default_region` is the number of a described region not numbered.
+    """
+
+    image_token: int
+    replay_tokens: tuple[int, ...]
+    replay_texts: tuple[str, ...]
+    regions: tuple[str, ...]
+    stop_tokens: tuple[int, ...]
+    begin_text: str
+    describe_format: str
+    ask_format: str
+    default_region: int
+
+
+@dataclass(frozen=True)
+class Port:
+    """A graph's input or output: dims are numbers or names of what varies."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One ONNX file and its signature. files: all that it reads, itself first. aliases: output -> input, in place."""
+
+    files: tuple[str, ...]
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    aliases: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class TokenTable:
+    """The embedding rows [vocab, hidden], little-endian, in `dtype`; memory-mapped and read by row."""
+
+    file: str
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the weights came from."""
+
+    name: str
+    origin: str
+    revision: str | None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A bundle's `gar.json`."""
+
+    schema: int
+    created_by: str
+    name: str
+    precision: str
+    source: Source
+    dimensions: Dimensions
+    preprocess: Preprocess
+    replay: Replay
+    prompt: Prompt
+    graphs: Mapping[str, Graph]
+    token_table: TokenTable
+    tokenizer: str
+    chat_template: str
+    files: Mapping[str, FileEntry]
+    versions: Mapping[str, str]
+    validation: Mapping[str, Any] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Any) -> Manifest:
+        """Build from parsed JSON; ValueError names the field that is missing or of a wrong type."""
+        return _build(cls, value, FILE)
+
+
+T = TypeVar("T")
+
+
+def _build(kind: type[T], value: Any, where: str) -> T:
+    """A dataclass from a JSON object, checked field by field; unknown fields are ignored."""
+    if not isinstance(value, dict):
+        raise ValueError(f"{where}: expected an object, found {type(value).__name__}")
+    hints = typing.get_type_hints(kind)
+    arguments: dict[str, Any] = {}
+    for entry in dataclasses.fields(kind):  # type: ignore[arg-type]
+        if entry.name in value:
+            arguments[entry.name] = _convert(hints[entry.name], value[entry.name], f"{where}.{entry.name}")
+        elif entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING:
+            raise ValueError(f"{where}: no field {entry.name!r}")
+    return kind(**arguments)
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return _build(typing.cast("type[Any]", hint), value, where)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        kinds = [kind for kind in args if kind is not type(None)]
+        return value if len(kinds) > 1 and isinstance(value, tuple(kinds)) else _convert(kinds[0], value, where)
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise ValueError(f"{where}: expected a list, found {type(value).__name__}")
+        return tuple(_convert(args[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    if hint is Any or (
+        origin is None and hint in (float,) and isinstance(value, (int, float)) and not isinstance(value, bool)
+    ):
+        return value
+    if origin is not None:  # Mapping[str, X]
+        if not isinstance(value, dict):
+            raise ValueError(f"{where}: expected an object, found {type(value).__name__}")
+        return {key: _convert(args[1], item, f"{where}.{key}") for key, item in value.items()}
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise ValueError(f"{where}: expected {hint.__name__}, found {type(value).__name__}")
+    return value

@@ -1,0 +1,97 @@
+"""Questions about regions to token ids, in the released model's wording."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jinja2
+import numpy as np
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from gar_edge.runtime.errors import GarPromptError
+from gar_edge.runtime.manifest import Prompt
+
+_REGION = re.compile(r"<Prompt\d+>")
+
+
+@dataclass(frozen=True)
+class Region:
+    """What the formats see of a region: its name `<PromptK>` and the text of its replay token."""
+
+    name: str
+    replay: str
+
+
+class PromptBuilder:
+    """Renders, tokenises and expands prompts; one per loaded bundle."""
+
+    def __init__(self, spec: Prompt, tile_tokens: int, tokenizer: Tokenizer, chat_template: str) -> None:
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+        environment.globals["raise_exception"] = _raise
+        self._chat = environment.from_string(chat_template)
+        plain = ImmutableSandboxedEnvironment(keep_trailing_newline=True)
+        self._describe = plain.from_string(spec.describe_format)
+        self._ask = plain.from_string(spec.ask_format)
+        self._spec = spec
+        self._tile_tokens = tile_tokens
+        self._tokenizer = tokenizer
+        self._special = {token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special}
+
+    def check(self, question: str | None, numbers: Sequence[int]) -> None:
+        """Raise `GarPromptError` unless the question names exactly the given regions, one to five of them."""
+        known = self._spec.regions
+        if not numbers:
+            raise GarPromptError("no region given: mark at least one with a mask")
+        if len(numbers) > len(known):
+            raise GarPromptError(f"{len(numbers)} regions given, the model takes at most {len(known)} in one prompt")
+        for number in numbers:
+            if not 0 <= number < len(known):
+                raise GarPromptError(f"region {number} does not exist; they are numbered 0 to {len(known) - 1}")
+        if question is None:
+            if len(numbers) != 1:
+                raise GarPromptError(f"{len(numbers)} regions need a question that names them, e.g. 'Is {known[0]} …?'")
+            return
+        if not question.strip():
+            raise GarPromptError("the question is empty; leave it out to have the region described")
+        given = {known[number] for number in numbers}
+        named = set(_REGION.findall(question))
+        if named - given:
+            raise GarPromptError(f"the question names {_list(named - given)}, for which no mask was given")
+        if given - named:
+            raise GarPromptError(
+                f"the question does not name {_list(given - named)}; name every region that has a mask"
+            )
+        for text in sorted(self._special - set(known)):
+            if text in question:
+                raise GarPromptError(f"the question contains {text}, which the model reserves; remove it")
+
+    def build(self, question: str | None, numbers: Sequence[int], tiles: int) -> NDArray[np.int64]:
+        """Token ids [S] for `tiles` tiles (the thumbnail counted), image and replay tokens repeated per feature."""
+        self.check(question, numbers)
+        regions = [Region(self._spec.regions[k], self._spec.replay_texts[k]) for k in sorted(numbers)]
+        if question is None:
+            text = self._describe.render(region=regions[0])
+        else:
+            text = self._ask.render(regions=regions, question=question)
+        turn = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}
+        try:
+            chat = self._chat.render(messages=[turn], add_generation_prompt=True, bos_token=self._spec.begin_text)
+        except jinja2.TemplateError as error:
+            raise GarPromptError(f"the bundle's chat template failed: {error}") from None
+        ids = np.asarray(self._tokenizer.encode(chat, add_special_tokens=False).ids, np.int64)
+        repeats = np.ones_like(ids)
+        repeats[ids == self._spec.image_token] = tiles * self._tile_tokens
+        repeats[np.isin(ids, self._spec.replay_tokens)] = self._tile_tokens
+        return np.repeat(ids, repeats)
+
+
+def _raise(message: str) -> None:
+    raise jinja2.TemplateError(message)
+
+
+def _list(names: set[str]) -> str:
+    return " and ".join(sorted(names))

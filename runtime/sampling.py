@@ -1,0 +1,66 @@
+"""Choosing the next token from logits."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gar_edge.runtime.errors import GarPromptError
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to answer.
+
+    max_new_tokens: at most this many, the stop token counted. temperature 0 takes the likeliest token; above 0 tokens
+    are drawn from softmax(logits / temperature), cut to the `top_k` likeliest (0: all) and then to the smallest set
+    whose probability reaches `top_p`; `seed` makes draws repeatable. `stop`: texts that end the answer and are left
+    out of it. `cancel`: an event that ends it from another thread.
+    """
+
+    max_new_tokens: int = 1024
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    cancel: threading.Event | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise GarPromptError(f"max_new_tokens must be at least 1, not {self.max_new_tokens}")
+        if not (np.isfinite(self.temperature) and self.temperature >= 0):
+            raise GarPromptError(f"temperature must be 0 or more, not {self.temperature}")
+        if not 0 < self.top_p <= 1:
+            raise GarPromptError(f"top_p must be above 0 and at most 1, not {self.top_p}")
+        if self.top_k < 0:
+            raise GarPromptError(f"top_k must be 0 (all) or more, not {self.top_k}")
+        if any(not text for text in self.stop):
+            raise GarPromptError("a stop text must not be empty")
+
+
+class Sampler:
+    """Draws tokens for one answer."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._random = np.random.default_rng(options.seed)
+
+    def __call__(self, logits: NDArray[np.float32]) -> int:
+        """The next token's id from logits [V]."""
+        options = self._options
+        if options.temperature == 0:
+            return int(logits.argmax())
+        order = np.argsort(-logits, kind="stable")
+        if options.top_k:
+            order = order[: options.top_k]
+        scaled = logits[order].astype(np.float64) / options.temperature
+        weights = np.exp(scaled - scaled[0])
+        weights /= weights.sum()
+        # The token that crosses top_p still belongs to the set.
+        kept = int(np.searchsorted(weights.cumsum(), options.top_p)) + 1
+        weights = weights[:kept] / weights[:kept].sum()
+        return int(self._random.choice(order[:kept], p=weights))

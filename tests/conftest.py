@@ -1,0 +1,70 @@
+"""Shared fixtures: a private home, small checkpoints of several shapes, and bundles exported from them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gar_edge.export.bundle_writer import ExportOptions, export_bundle
+from gar_edge.export.graphs import Precision
+from gar_edge.export.progress import Silent
+from gar_edge.models.checkpoint import Checkpoint
+from gar_edge.models.sizes import Preset, Size
+from gar_edge.models.standin import random_checkpoint_of
+from gar_edge.runtime.paths import HOME
+
+# Small, and as unlike each other as the 1B and the 8B are; other ids, depths, tiles and limits than either.
+SHAPES: dict[str, Preset] = {
+    "tied": replace(
+        Size.NANO.preset, tile=56, vision_dim=48, vision_depth=2, vision_heads=3, hidden=64, ffn=96, layers=2, heads=4,
+        kv_heads=2, head_dim=16, first_special_token=300, context=1024, max_tiles=6, rope_theta=5e5,
+        rope_scaling={"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                      "original_max_position_embeddings": 8192},
+    ),
+    "untied": replace(
+        Size.NANO.preset, architecture="vit_pe_core_gigantic_patch14_448", class_token=False, tied=False, tile=112,
+        vision_dim=32, vision_depth=3, vision_heads=2, vision_mlp_ratio=2.5, hidden=48, ffn=64, layers=3, heads=6,
+        kv_heads=3, head_dim=8, first_special_token=256, context=2048, max_tiles=3, replay_spatial_scale=None,
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session", autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A per-user data directory of this test run's own."""
+    folder = tmp_path_factory.mktemp("home")
+    os.environ[HOME] = str(folder)
+    return folder
+
+
+@pytest.fixture(scope="session", params=sorted(SHAPES))
+def checkpoint(request: pytest.FixtureRequest) -> Checkpoint:
+    return random_checkpoint_of(SHAPES[request.param], request.param)
+
+
+@pytest.fixture(scope="session")
+def bundle(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle exported from `checkpoint`."""
+    folder = tmp_path_factory.mktemp("bundles") / checkpoint.name
+    return export_bundle(checkpoint, folder, ExportOptions(Precision.FP32, validate=False), Silent()).folder
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One small bundle, for tests to which its shape does not matter. Copy it before altering it."""
+    folder = tmp_path_factory.mktemp("bundles") / "tiny"
+    options = ExportOptions(Precision.FP32, validate=False)
+    return export_bundle(random_checkpoint_of(SHAPES["tied"], "tiny"), folder, options, Silent()).folder
+
+
+@pytest.fixture(scope="session")
+def picture() -> np.ndarray:
+    """RGB uint8 [90,130,3]: smooth gradients with some noise."""
+    random = np.random.default_rng(7)
+    y, x = np.mgrid[0:90, 0:130]
+    base = np.stack([x * 255 / 129, y * 255 / 89, (x + y) * 255 / 218], axis=-1)
+    return np.clip(base + random.normal(0, 12, base.shape), 0, 255).astype(np.uint8)

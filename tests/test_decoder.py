@@ -1,0 +1,127 @@
+"""The decoder against transformers' Llama, in torch and in the exported graph."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import reference
+import torch
+from conftest import SHAPES
+
+from gar_edge.export.graphs import Precision, build_module
+from gar_edge.models.checkpoint import Checkpoint
+from gar_edge.models.llama import Decoder, causal_mask
+from gar_edge.models.weights import decoder_recipes, load_parameters
+from gar_edge.runtime import decode
+from gar_edge.runtime.backend import Buffer
+from gar_edge.runtime.gar import Gar
+
+POSITIONS = 220
+
+
+@pytest.fixture(scope="module")
+def embeds(checkpoint: Checkpoint) -> np.ndarray:
+    """[POSITIONS,C] of the size of token embeddings."""
+    shape = (POSITIONS, checkpoint.config.text.hidden)
+    return (np.random.default_rng(3).standard_normal(shape) * 0.5).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def expected(checkpoint: Checkpoint, embeds: np.ndarray) -> np.ndarray:
+    """Transformers' logits [POSITIONS,V], teacher-forced."""
+    model = reference.llama(checkpoint.weights.tensor, SHAPES[checkpoint.name].config(), checkpoint.tied)
+    with torch.inference_mode():
+        return model(inputs_embeds=torch.from_numpy(embeds)[None]).logits[0].numpy()
+
+
+@contextmanager
+def embedded(gar: Gar, rows: np.ndarray) -> Iterator[Buffer]:
+    buffer = gar.backend.empty(rows.shape, gar.decoder.dtype)
+    buffer.write(rows)
+    yield buffer
+
+
+def assert_same(found: np.ndarray, expected: np.ndarray) -> None:
+    assert np.abs(found - expected).max() / np.abs(expected).max() < 1e-3
+    np.testing.assert_array_equal(found.argmax(-1), expected.argmax(-1))
+
+
+def test_torch_decoder_step_by_step(checkpoint: Checkpoint, embeds: np.ndarray, expected: np.ndarray) -> None:
+    text = checkpoint.config.text
+    module = build_module(Decoder, text, Precision.FP32)
+    load_parameters(module, decoder_recipes(checkpoint.config, checkpoint.tied), checkpoint.weights)
+    caches = [torch.zeros(1, text.kv_heads, POSITIONS + 5, text.head_dim) for _ in range(2 * text.layers)]
+    found = []
+    with torch.inference_mode():
+        for position, row in enumerate(torch.from_numpy(embeds)):
+            index = torch.tensor([position])
+            mask = causal_mask(index, 1, POSITIONS + 5)
+            logits, *caches = module(row[None, None], index, mask, caches)
+            found.append(logits[0].numpy())
+    assert_same(np.stack(found), expected)
+
+
+def test_exported_decoder_step_by_step(bundle: Path, embeds: np.ndarray, expected: np.ndarray) -> None:
+    sequence = Gar.load(bundle).decoder.start(POSITIONS)
+    assert_same(np.stack([sequence.step(row) for row in embeds]), expected)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 64, POSITIONS])
+def test_prefill_in_chunks_then_steps(bundle: Path, embeds: np.ndarray, expected: np.ndarray, chunk: int) -> None:
+    gar = Gar.load(bundle)
+    sequence = gar.decoder.start(POSITIONS)
+    found, at = [], []
+    for begin in range(0, 200, chunk):
+        end = min(begin + chunk, 200)
+        with embedded(gar, embeds[begin:end]) as rows:
+            found.append(sequence.prefill(rows))
+        at.append(end - 1)
+    found += [sequence.step(row) for row in embeds[200:]]
+    at += range(200, POSITIONS)
+    assert_same(np.stack(found), expected[at])
+
+
+def test_a_batch_of_sequences_at_different_positions(
+    bundle: Path, checkpoint: Checkpoint, embeds: np.ndarray, expected: np.ndarray
+) -> None:
+    """The graph takes several sequences, each with its own write index: chunks may end where their sequence ends."""
+    gar, text = Gar.load(bundle), checkpoint.config.text
+    lengths, chunk, capacity = (40, 57), 30, 64
+    empty, zeros = gar.backend.empty, gar.backend.zeros
+    shape = (2, text.kv_heads, capacity, text.head_dim)
+    caches = {name: zeros(shape, gar.decoder.dtype) for name in gar.decoder.graph.aliases.values()}
+    logits = empty((2, text.vocab), gar.decoder.logits_dtype)
+    for starts in ([0, 0], [length - chunk for length in lengths]):
+        rows = np.stack([embeds[start : start + chunk] for start in starts])
+        slots = np.arange(capacity)
+        mask = np.stack([slots <= start + np.arange(chunk)[:, None] for start in starts])[:, None]
+        feed = {"inputs_embeds": rows, "write_index": np.array(starts), "attention_mask": mask}
+        buffers = {}
+        for name, value in feed.items():
+            buffers[name] = empty(value.shape, value.dtype)
+            buffers[name].write(value)
+        outputs = {out: caches[source] for out, source in gar.decoder.graph.aliases.items()}
+        gar.decoder.session.bind({**buffers, **caches}, {"logits": logits, **outputs})()
+    assert_same(logits.read(), expected[[length - 1 for length in lengths]])
+
+
+def test_the_cache_is_allocated_once_and_updated_in_place(bundle: Path, embeds: np.ndarray) -> None:
+    gar = Gar.load(bundle)
+    sequence = gar.decoder.start(10)
+    caches = [cache.read() for cache in sequence._caches.values()]
+    addresses = [cache.ctypes.data for cache in caches]
+    sequence.step(embeds[0])
+    sequence.step(embeds[1])
+    assert [cache.read().ctypes.data for cache in sequence._caches.values()] == addresses
+    for cache in caches:
+        written = np.abs(cache).sum(axis=(0, 1, 3)) > 0
+        assert written.tolist() == [True, True] + [False] * (sequence.capacity - 2)
+
+
+def test_capacity_fits_the_request(tiny_bundle: Path) -> None:
+    decoder = Gar.load(tiny_bundle).decoder
+    assert decoder.start(1).capacity == decode.CAPACITY_STEP
+    assert decoder.start(decode.CAPACITY_STEP + 1).capacity == 2 * decode.CAPACITY_STEP
+    assert decoder.start(decoder.dims.context).capacity == decoder.dims.context
