@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Annotated
@@ -51,6 +52,62 @@ def train(
     sampler = Sampler(recipe.config(), recipe.preset().max_tiles, recipe.tokenizer())
     finished = Trainer(plan, Trainee(recipe.config()), sampler, out, torch.device(device)).run(show)
     typer.echo("finished" if finished else f"stopped; run the same command again to go on ({os.fspath(out)})")
+
+
+@app.command()
+def ship(
+    run: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Folder of a training run.")],
+    out: Annotated[Path, typer.Option(help="Folder for the checkpoint.")],
+) -> None:
+    """Write a run's last weights as a checkpoint in the released format."""
+    from gar_edge.models.nano import recipe
+    from gar_edge.models.nano.checkpoint import released_tensors, save
+    from gar_edge.models.nano.training import trained
+
+    model = trained(run)
+    tensors = released_tensors(model.config, model.encoder, model.decoder)
+    save(out, recipe.preset(), tensors, recipe.tokenizer(), recipe.chat_template())
+    typer.echo(f"wrote {out}")
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Option(exists=True, file_okay=False, help="A bundle made by gar-export.")],
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the scenes.")] = 1,
+    count: Annotated[int, typer.Option(min=1, help="Number of scenes.")] = 200,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    plot: Annotated[Path | None, typer.Option(help="Write a picture of sample questions here.")] = None,
+) -> None:
+    """Accuracy of an exported bundle on freshly drawn scenes."""
+    from rich.console import Console
+    from rich.progress import track
+
+    from gar_edge.models.nano import evaluation
+    from gar_edge.models.nano.picture import sheet
+
+    console = Console()
+    scenes = track(range(count), "scenes", console=Console(stderr=True), transient=True)
+    result = evaluation.evaluate(model, seed, scenes)
+    report = result.report()
+    if plot is not None:
+        sheet(result.answers).save(plot)
+    if as_json:
+        typer.echo(json.dumps(report))
+        return
+    console.print(evaluation.table(report))
+
+
+@app.command()
+def sample(
+    out: Annotated[Path, typer.Option(help="The picture to write.")],
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the scenes.")] = 1,
+    count: Annotated[int, typer.Option(min=1, help="Number of scenes.")] = 12,
+) -> None:
+    """Draw sample scenes with questions and true answers."""
+    from gar_edge.models.nano import exam
+    from gar_edge.models.nano.picture import sheet
+
+    sheet([(question, None) for index in range(count) for question in exam.scene(seed, index)]).save(out)
 
 
 if __name__ == "__main__":

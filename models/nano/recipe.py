@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from tokenizers import Tokenizer
 
 from gar_edge.models.config import GarConfig, parse_config
 from gar_edge.models.nano import tokenizer as words
 from gar_edge.models.sizes import Preset, Size, SpecialTokens
+
+SHIPPED = Path(__file__).parent / "checkpoint"
+"""The checkpoint that comes with the package."""
+
+
+def chat_template() -> str:
+    """The chat template that the shipped checkpoint holds."""
+    return (SHIPPED / "chat_template.jinja").read_text(encoding="utf-8")
 
 
 def preset() -> Preset:

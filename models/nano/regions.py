@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from gar_edge.models.nano.tasks import Asked, describable
+from gar_edge.models.nano import tasks
+from gar_edge.models.nano.tasks import Asked, Turn
 from gar_edge.models.nano.truth import Truth
 
 PROMPTS = 5
@@ -16,7 +17,7 @@ def one_region(rng: np.random.Generator, truth: Truth) -> Asked | None:
     clear = list(truth.clear)
     if not clear:
         return None
-    whole = [thing for thing in clear if describable(truth, thing)]
+    whole = [thing for thing in clear if tasks.describable(truth, thing)]
     pool = whole if whole and rng.random() < 0.8 else clear
     number = DEFAULT_PROMPT if rng.random() < 0.6 else int(rng.integers(PROMPTS))
     return Asked(truth, ((number, pool[int(rng.integers(len(pool)))]),))
@@ -37,6 +38,24 @@ def several_regions(rng: np.random.Generator, truth: Truth, count: int) -> Asked
             things = [things[i] for i in rng.permutation(count)]
     numbers = range(count) if rng.random() < 0.5 else sorted(rng.permutation(PROMPTS)[:count])
     return Asked(truth, tuple(zip((int(n) for n in numbers), things, strict=True)))
+
+
+def ask(rng: np.random.Generator, truth: Truth, several: bool) -> tuple[Asked, list[Turn]] | None:
+    """Regions of a scene, and every clear question about them in random order, the default description first."""
+    if several:
+        group = several_regions(rng, truth, 2 if rng.random() < 0.75 else 3)
+        return (group, list(tasks.group_turns(rng, group))) if group else None
+    asked = one_region(rng, truth)
+    if asked is None:
+        return None
+    default = tasks.default_description(asked)
+    turns = list(tasks.one_region_turns(rng, asked))
+    if default is None:
+        return asked, turns
+    if rng.random() < 0.15:
+        spoken = tasks.asked_description(rng, asked)
+        return asked, [spoken, *turns] if spoken else turns
+    return asked, [default, *turns]
 
 
 def _interesting(truth: Truth, a: int, b: int, wanted: float) -> bool:

@@ -16,7 +16,7 @@ from gar_edge.models.config import GarConfig
 from gar_edge.models.nano import pixels, regions, tasks
 from gar_edge.models.nano.packing import NO_TARGET, Packed, Packer
 from gar_edge.models.nano.scenes import Scene, draw_scene
-from gar_edge.models.nano.tasks import Asked, Turn
+from gar_edge.models.nano.tasks import Asked
 from gar_edge.models.nano.truth import Truth
 from gar_edge.models.nano.vocabulary import COLOURS, FILLS, SHAPES, SIZES
 
@@ -88,25 +88,6 @@ class Sample:
     packed: Packed
 
 
-def draw_asked(rng: np.random.Generator, scene: Scene, several: bool) -> tuple[Asked, list[Turn]] | None:
-    """Regions of a scene, and every clear question about them in random order, the default description first."""
-    truth = Truth(scene)
-    if several:
-        asked = regions.several_regions(rng, truth, 2 if rng.random() < 0.75 else 3)
-        return (asked, list(tasks.group_turns(rng, asked))) if asked else None
-    asked = regions.one_region(rng, truth)
-    if asked is None:
-        return None
-    default = tasks.default_description(asked)
-    turns = list(tasks.one_region_turns(rng, asked))
-    if default is None:
-        return asked, turns
-    if rng.random() < 0.15:
-        spoken = tasks.asked_description(rng, asked)
-        return asked, [spoken, *turns] if spoken else turns
-    return asked, [default, *turns]
-
-
 class Sampler:
     """Draws samples for a model of the given dimensions."""
 
@@ -118,7 +99,7 @@ class Sampler:
         """A scene with regions and at least one turn; scenes without are drawn again."""
         while True:
             scene = draw_scene(rng, mix.pixels)
-            drawn = draw_asked(rng, scene, several)
+            drawn = regions.ask(rng, Truth(scene), several)
             if drawn is None or not drawn[1]:
                 continue
             asked, turns = drawn

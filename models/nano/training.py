@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from gar_edge.models.nano import recipe
 from gar_edge.models.nano.network import Trainee, align_loss
 from gar_edge.models.nano.optimiser import optimisers
 from gar_edge.models.nano.samples import Batch, Batches, Mix, Sampler
@@ -207,6 +208,13 @@ class Trainer:
 def _blurred(painted: Tensor) -> Tensor:
     """Painted features with some noise, since no encoder is perfect."""
     return painted + torch.randn_like(painted) * 0.3
+
+
+def trained(folder: Path) -> Trainee:
+    """The model of a run's last checkpoint."""
+    model = Trainee(recipe.config())
+    model.load_state_dict(torch.load(folder / STATE, map_location="cpu", weights_only=True)["model"])
+    return model
 
 
 class _Tally:
