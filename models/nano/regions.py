@@ -44,7 +44,10 @@ def ask(rng: np.random.Generator, truth: Truth, several: bool) -> tuple[Asked, l
     """Regions of a scene, and every clear question about them in random order, the default description first."""
     if several:
         group = several_regions(rng, truth, 2 if rng.random() < 0.75 else 3)
-        return (group, list(tasks.group_turns(rng, group))) if group else None
+        if group is None:
+            return None
+        turns = [*tasks.group_turns(rng, group), *tasks.binding_turns(rng, group)]
+        return group, [turns[i] for i in rng.permutation(len(turns))]
     asked = one_region(rng, truth)
     if asked is None:
         return None

@@ -120,6 +120,16 @@ def lookup_turn(rng: Rng) -> Turn:
     return Turn("lookup", f"{lines}\nWhat is {letter}?", options[index])
 
 
+def binding_turns(rng: Rng, asked: Asked) -> Iterator[Turn]:
+    """Attributes of one of several regions: a lesson in telling them apart. Questions to the shipped model name all."""
+    for name in VALUES:
+        index = int(rng.integers(len(asked.regions)))
+        one = replace(asked, regions=asked.regions[index : index + 1])
+        turn = attribute_turn(rng, one, name)
+        if turn is not None:
+            yield replace(turn, task=f"one_of_{len(asked.regions)}")
+
+
 def relation_turn(rng: Rng, asked: Asked, task: str) -> Turn | None:
     """A question about how the first of two regions, in either order, relates to the second."""
     order = [int(i) for i in rng.permutation(2)]

@@ -88,7 +88,7 @@ class Plan:
         """What the batches hold, from which step on."""
         return [
             (0, Mix(self.batch // 2, 0.0, 200, pixels=False, image=False, lookups=1.0)),
-            (self.text // 4, Mix(self.batch // 2, self.several, 240, pixels=False, image=False, lookups=0.3)),
+            (min(self.text, 300), Mix(self.batch * 3 // 4, self.several, 240, pixels=False, image=False, lookups=0.3)),
             (self.start("paint"), Mix(self.batch, self.several, self.limit, pixels=False)),
             (self.start("align"), Mix(self.batch, self.several, self.limit, pixels=True)),
         ]
