@@ -42,7 +42,7 @@ def train(
         hits = " ".join(f"{task} {100 * share:.0f}" for task, share in record.hits.items())
         typer.echo(
             f"{record.step}/{plan.steps} {record.phase} {record.minutes:.1f} min  "
-            f"answer {record.answer:.3f} box {record.box:.4f} align {record.align:.3f}  {hits}"
+            f"answer {record.answer:.3f} box {record.box:.4f} align {record.align:.3f} names {record.names:.3f}  {hits}"
         )
 
     cv2.setNumThreads(1)

@@ -18,7 +18,7 @@ from gar_edge.models.replay import replay
 from gar_edge.models.vision import Encoder
 
 WORDS = (len(SHAPES), len(COLOURS), len(FILLS), len(SIZES))
-BOX_LAYER = 2  # the box is read from the replay tokens behind this many decoder layers
+NAME_LAYER, BOX_LAYER, BIND_LAYER = 1, 2, 3  # behind how many decoder layers each helper reads
 
 
 class Painter(nn.Module):
@@ -63,6 +63,8 @@ class Trainee(nn.Module):
         self.decoder = Decoder(config.text)
         self.painter = Painter(config.text.hidden, config.tile_tokens)
         self.box_head = nn.Linear(config.text.hidden, 4)
+        self.name_head = nn.Linear(config.text.hidden, len(config.replay_tokens))
+        self.bind_head = nn.Linear(config.text.hidden, 4 + sum(WORDS))
         initialise(self.encoder, self.decoder)
 
     def encode(self, batch: Batch) -> Tensor:
@@ -87,29 +89,43 @@ class Trainee(nn.Module):
         x = x.index_copy(0, batch.replay_at, replayed.flatten(0, 1)[batch.replay_from])
         return x.view(*batch.ids.shape, -1)
 
-    def decode(self, x: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Final hidden states [B,S,C], and those behind `BOX_LAYER` layers."""
+    def decode(self, x: Tensor, batch: Batch) -> tuple[Tensor, list[Tensor]]:
+        """Final hidden states [B,S,C], and those behind each layer."""
         cos, sin = self.decoder.angles(batch.positions, x.dtype)
         bias = attention_bias(batch, x.dtype)
-        middle = x
-        for index, layer in enumerate(self.decoder.layers):
+        behind = [x]
+        for layer in self.decoder.layers:
             query, key, value = layer.attn.project(layer.input_norm(x), cos, sin)
             x = x + layer.attn.output(attend(query, key, value, bias))
             x = layer.feed_forward(x)
-            if index + 1 == BOX_LAYER:
-                middle = x
-        return self.decoder.norm(x), middle
+            behind.append(x)
+        return self.decoder.norm(x), behind
 
-    def losses(self, features: Tensor, replayed: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Answer loss, box loss, and per-target hits [n] with 1 where the likeliest token is right."""
-        hidden, middle = self.decode(self.embed(features, replayed, batch), batch)
+    def losses(self, features: Tensor, replayed: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Answer loss, box loss, name loss, and per-target hits [n] with 1 where the likeliest token is right."""
+        hidden, behind = self.decode(self.embed(features, replayed, batch), batch)
         at = batch.weights > 0
         logits = hidden[at] @ self.decoder.head.T
         targets, weights = batch.targets[at], batch.weights[at]
         answer = (F.cross_entropy(logits, targets, reduction="none") * weights).sum() / weights.sum()
-        tokens = batch.replay_from // self.config.tile_tokens
-        box = F.smooth_l1_loss(self.box_head(middle.flatten(0, 1)[batch.replay_at]), batch.boxes[tokens], beta=0.05)
-        return answer, box, logits.detach().argmax(-1) == targets
+        region = batch.replay_from // self.config.tile_tokens
+        box = _box_loss(self.box_head(behind[BOX_LAYER].flatten(0, 1)[batch.replay_at]), batch.boxes[region])
+        named = self.name_head(behind[NAME_LAYER].flatten(0, 1)[batch.replay_at])
+        names = F.cross_entropy(named, batch.numbers[region]) + self._bind_loss(behind[BIND_LAYER], batch)
+        return answer, box, names, logits.detach().argmax(-1) == targets
+
+    def _bind_loss(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """A region's name in a question should know the region: its box and its words."""
+        if not len(batch.named_at):
+            return hidden.new_zeros(())
+        box, *words = self.bind_head(hidden.flatten(0, 1)[batch.named_at]).split([4, *WORDS], dim=1)
+        things = batch.things[batch.owner, batch.region_things][batch.named_region]
+        told = sum((F.cross_entropy(logits, things[:, i]) for i, logits in enumerate(words)), hidden.new_zeros(()))
+        return told / len(WORDS) + _box_loss(box, batch.boxes[batch.named_region])
+
+
+def _box_loss(predicted: Tensor, box: Tensor) -> Tensor:
+    return F.smooth_l1_loss(predicted, box, beta=0.05)
 
 
 def align_loss(features: Tensor, painted: Tensor) -> Tensor:

@@ -70,6 +70,7 @@ class Packer:
 
     def __init__(self, tokenizer: Tokenizer, tile_tokens: int, image: int, replay: list[int]) -> None:
         self.tokenizer, self.tile_tokens, self.image, self.replay = tokenizer, tile_tokens, image, replay
+        self.names = [tokenizer.token_to_id(wording.prompt(number)) for number in range(len(replay))]
         self._encode = lru_cache(maxsize=20000)(self._encode_text)
         self.before = self.encode(
             "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n"

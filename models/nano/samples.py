@@ -33,7 +33,8 @@ class Batch:
     [B,6,4]: shape, colour, fill, size of each thing; tiles [B]: tiles per sample; grids [B] (columns, rows);
     boxes [R,4]; owner [R]: sample of each region; region_things [R]; ids, positions, segments, targets [B,S];
     weights [B,S]; sees [B,G,G]; image_at [N*P] and replay_at [n]: flat indices into B*S; replay_from [n]: flat
-    indices into R*P; tasks: per sample, per segment.
+    indices into R*P; named_at [m]: flat indices into B*S of the regions' names in questions; named_region [m] and
+    numbers [R]: which region that is, and each region's prompt number; tasks: per sample, per segment.
     """
 
     pixels: Tensor
@@ -55,6 +56,9 @@ class Batch:
     image_at: Tensor
     replay_at: Tensor
     replay_from: Tensor
+    named_at: Tensor
+    named_region: Tensor
+    numbers: Tensor
     tasks: list[list[str]]
 
 
@@ -85,6 +89,7 @@ class Sample:
     grid: tuple[int, int]
     boxes: NDArray[np.float32]
     region_things: list[int]
+    numbers: list[int]
     packed: Packed
 
 
@@ -134,6 +139,7 @@ class Sampler:
             grid,
             boxes,
             asked.things,
+            [number for number, _ in asked.regions],
             packed,
         )
 
@@ -168,11 +174,14 @@ def _words(scene: Scene) -> NDArray[np.int64]:
     return table
 
 
-def collate(samples: list[Sample], tile_tokens: int, image: int, replay: list[int]) -> Batch:
+def collate(samples: list[Sample], packer: Packer) -> Batch:
     """Samples to one padded batch; padding is a segment of its own that sees only itself."""
+    tile_tokens, image, replay = packer.tile_tokens, packer.image, packer.replay
     length = max(len(s.packed.ids) for s in samples)
     groups = max(len(s.packed.parents) for s in samples) + 1
     rows, boxes, replay_from = [], [], []
+    named_at: list[int] = []
+    named_region: list[int] = []
     sees = np.zeros((len(samples), groups, groups), np.bool_)
     sees[:, groups - 1, groups - 1] = True
     region = 0
@@ -192,6 +201,10 @@ def collate(samples: list[Sample], tile_tokens: int, image: int, replay: list[in
         cells = np.arange(len(sample.boxes) * tile_tokens) + region * tile_tokens
         repeats = int(np.isin(packed.ids, replay).sum()) // len(cells)
         replay_from.append(np.tile(cells, repeats))
+        for at, (token, segment) in enumerate(zip(packed.ids, packed.segments, strict=True)):
+            if token in packer.names and packed.tasks[segment]:
+                named_at.append(index * length + at)
+                named_region.append(region + sample.numbers.index(packer.names.index(token)))
         region += len(sample.boxes)
     table = np.stack(rows)  # [B,4,S]
     ids = table[:, 0]
@@ -218,6 +231,9 @@ def collate(samples: list[Sample], tile_tokens: int, image: int, replay: list[in
         image_at=torch.from_numpy(np.flatnonzero(ids == image)),
         replay_at=torch.from_numpy(np.flatnonzero(np.isin(ids, replay))),
         replay_from=torch.from_numpy(np.concatenate(replay_from)),
+        named_at=torch.tensor(named_at, dtype=torch.int64),
+        named_region=torch.tensor(named_region, dtype=torch.int64),
+        numbers=torch.tensor([number for s in samples for number in s.numbers]),
         tasks=[s.packed.tasks for s in samples],
     )
 
@@ -234,5 +250,4 @@ class Batches(Dataset[Batch]):
         rng = np.random.default_rng((self.seed, step))
         several = rng.random(mix.size) < mix.several
         samples = [self.sampler.sample(rng, bool(flag), mix) for flag in several]
-        packer = self.sampler.packer
-        return collate(samples, packer.tile_tokens, packer.image, packer.replay)
+        return collate(samples, self.sampler.packer)

@@ -104,6 +104,7 @@ class Record:
     answer: float
     box: float
     align: float
+    names: float
     hits: dict[str, float]
 
 
@@ -160,8 +161,8 @@ class Trainer:
             replayed = _blurred(model.painter.regions(batch)) if phase == "text" else model.replayed(features, batch)
             hinted = torch.rand(len(batch.tiles)) < self.plan.hint_share(self.step)
             replayed = replayed + model.painter.hints(batch) * hinted[batch.owner][:, None, None]
-            parts["answer"], parts["box"], hits = model.losses(features, replayed, batch)
-            total = parts["answer"] + parts["box"]
+            parts["answer"], parts["box"], parts["names"], hits = model.losses(features, replayed, batch)
+            total = parts["answer"] + parts["box"] + 0.3 * parts["names"]
             weight = self.plan.align_weight(self.step)
             if phase == "joint" and weight > 0:
                 parts["align"] = align_loss(features, model.painter(batch))
@@ -245,5 +246,5 @@ class _Tally:
     def record(self, step: int, phase: str, minutes: float) -> Record:
         mean = {name: sum(values) / len(values) for name, values in self.parts.items()}
         hits = {task: round(self.right[task] / self.asked[task], 4) for task in sorted(self.asked)}
-        loss = {name: round(mean.get(name, 0.0), 5) for name in ("answer", "box", "align")}
+        loss = {name: round(mean.get(name, 0.0), 5) for name in ("answer", "box", "align", "names")}
         return Record(step, phase, round(minutes, 2), **loss, hits=hits)
