@@ -18,7 +18,9 @@ from gar_edge.models.replay import replay
 from gar_edge.models.vision import Encoder
 
 WORDS = (len(SHAPES), len(COLOURS), len(FILLS), len(SIZES))
-NAME_LAYER, BOX_LAYER, BIND_LAYER = 1, 2, 3  # behind how many decoder layers each helper reads
+NAME_LAYER, BOX_LAYER = 1, 2  # behind how many decoder layers the helpers read the replay tokens
+BIND_WORDS, BIND_BOX = 2, 3  # and the regions' names in questions
+LETTER_LAYER = 3  # and where a letter is to be said
 
 
 class Painter(nn.Module):
@@ -64,7 +66,9 @@ class Trainee(nn.Module):
         self.painter = Painter(config.text.hidden, config.tile_tokens)
         self.box_head = nn.Linear(config.text.hidden, 4)
         self.name_head = nn.Linear(config.text.hidden, len(config.replay_tokens))
-        self.bind_head = nn.Linear(config.text.hidden, 4 + sum(WORDS))
+        self.bind_words = nn.Linear(config.text.hidden, sum(WORDS))
+        self.bind_box = nn.Linear(config.text.hidden, 4)
+        self.letter_word = nn.Linear(config.text.hidden, config.text.hidden)
         initialise(self.encoder, self.decoder)
 
     def encode(self, batch: Batch) -> Tensor:
@@ -102,7 +106,7 @@ class Trainee(nn.Module):
         return self.decoder.norm(x), behind
 
     def losses(self, features: Tensor, replayed: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Answer loss, box loss, name loss, and per-target hits [n] with 1 where the likeliest token is right."""
+        """Answer loss, box loss, loss of names and letters' words, and per-target hits [n] with 1 where the likeliest token is right."""
         hidden, behind = self.decode(self.embed(features, replayed, batch), batch)
         at = batch.weights > 0
         logits = hidden[at] @ self.decoder.head.T
@@ -111,16 +115,20 @@ class Trainee(nn.Module):
         region = batch.replay_from // self.config.tile_tokens
         box = _box_loss(self.box_head(behind[BOX_LAYER].flatten(0, 1)[batch.replay_at]), batch.boxes[region])
         named = self.name_head(behind[NAME_LAYER].flatten(0, 1)[batch.replay_at])
-        names = F.cross_entropy(named, batch.numbers[region]) + self._bind_loss(behind[BIND_LAYER], batch)
+        names = F.cross_entropy(named, batch.numbers[region]) + self._bind_loss(behind, batch)
+        if len(batch.letter_at):
+            said = self.letter_word(behind[LETTER_LAYER].flatten(0, 1)[batch.letter_at]) @ self.decoder.head.detach().T
+            names = names + F.cross_entropy(said, batch.letter_word)
         return answer, box, names, logits.detach().argmax(-1) == targets
 
-    def _bind_loss(self, hidden: Tensor, batch: Batch) -> Tensor:
+    def _bind_loss(self, behind: list[Tensor], batch: Batch) -> Tensor:
         """A region's name in a question should know the region: its box and its words."""
         if not len(batch.named_at):
-            return hidden.new_zeros(())
-        box, *words = self.bind_head(hidden.flatten(0, 1)[batch.named_at]).split([4, *WORDS], dim=1)
+            return behind[0].new_zeros(())
+        words = self.bind_words(behind[BIND_WORDS].flatten(0, 1)[batch.named_at]).split(WORDS, dim=1)
+        box = self.bind_box(behind[BIND_BOX].flatten(0, 1)[batch.named_at])
         things = batch.things[batch.owner, batch.region_things][batch.named_region]
-        told = sum((F.cross_entropy(logits, things[:, i]) for i, logits in enumerate(words)), hidden.new_zeros(()))
+        told = sum((F.cross_entropy(logits, things[:, i]) for i, logits in enumerate(words)), box.new_zeros(()))
         return told / len(WORDS) + _box_loss(box, batch.boxes[batch.named_region])
 
 

@@ -27,7 +27,8 @@ class Packed:
     """One sequence of S tokens.
 
     ids, positions, segments, targets [S] (the next token's id or NO_TARGET), weights [S] of the targets, `sees`
-    [segments, segments]: whether a segment sees another; turns: the leaves' tasks, by segment.
+    [segments, segments]: whether a segment sees another; tasks: the leaves' tasks, by segment; words: where a
+    letter is to be said, and the token (the first one, behind a space) of the word it stands for.
     """
 
     ids: list[int] = field(default_factory=list)
@@ -37,6 +38,7 @@ class Packed:
     weights: list[float] = field(default_factory=list)
     parents: list[int] = field(default_factory=list)
     tasks: list[str] = field(default_factory=list)
+    words: list[tuple[int, int]] = field(default_factory=list)
 
     def add(self, parent: int, start: int, ids: list[int], answer_from: int | None = None, task: str = "") -> int:
         """Append a segment whose first position is `start`; the tokens from `answer_from` on are to be predicted."""
@@ -119,5 +121,7 @@ class Packer:
             if default not in branches:
                 branches[default] = (packed.add(0, len(root), branch), len(root) + len(branch))
             parent, start = branches[default]
+            if turn.word is not None:
+                packed.words.append((len(packed.ids) + answer - 1, self.encode(f" {turn.word}")[0]))
             packed.add(parent, start, ids, answer, turn.task)
         return packed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -34,7 +35,8 @@ class Batch:
     boxes [R,4]; owner [R]: sample of each region; region_things [R]; ids, positions, segments, targets [B,S];
     weights [B,S]; sees [B,G,G]; image_at [N*P] and replay_at [n]: flat indices into B*S; replay_from [n]: flat
     indices into R*P; named_at [m]: flat indices into B*S of the regions' names in questions; named_region [m] and
-    numbers [R]: which region that is, and each region's prompt number; tasks: per sample, per segment.
+    numbers [R]: which region that is, and each region's prompt number; letter_at [l] and letter_word [l]: flat
+    indices into B*S where a letter is to be said, and the token it stands for; tasks: per sample, per segment.
     """
 
     pixels: Tensor
@@ -59,6 +61,8 @@ class Batch:
     named_at: Tensor
     named_region: Tensor
     numbers: Tensor
+    letter_at: Tensor
+    letter_word: Tensor
     tasks: list[list[str]]
 
 
@@ -234,6 +238,8 @@ def collate(samples: list[Sample], packer: Packer) -> Batch:
         named_at=torch.tensor(named_at, dtype=torch.int64),
         named_region=torch.tensor(named_region, dtype=torch.int64),
         numbers=torch.tensor([number for s in samples for number in s.numbers]),
+        letter_at=torch.tensor([i * length + at for i, s in enumerate(samples) for at, _ in s.packed.words]).long(),
+        letter_word=torch.tensor([word for s in samples for _, word in s.packed.words]).long(),
         tasks=[s.packed.tasks for s in samples],
     )
 
@@ -241,13 +247,12 @@ def collate(samples: list[Sample], packer: Packer) -> Batch:
 class Batches(Dataset[Batch]):
     """Batch number `step` of a stream: the same for the same seed, whatever came before."""
 
-    def __init__(self, sampler: Sampler, seed: int, mixes: list[tuple[int, Mix]]) -> None:
-        """`mixes`: (first step, mix) in ascending order of steps."""
-        self.sampler, self.seed, self.mixes = sampler, seed, mixes
+    def __init__(self, sampler: Sampler, seed: int, mix: Callable[[int], Mix]) -> None:
+        """`mix` says what a step's batch holds."""
+        self.sampler, self.seed, self.mix = sampler, seed, mix
 
     def __getitem__(self, step: int) -> Batch:
-        mix = [mix for first, mix in self.mixes if first <= step][-1]
+        mix = self.mix(step)
         rng = np.random.default_rng((self.seed, step))
         several = rng.random(mix.size) < mix.several
-        samples = [self.sampler.sample(rng, bool(flag), mix) for flag in several]
-        return collate(samples, self.sampler.packer)
+        return collate([self.sampler.sample(rng, bool(flag), mix) for flag in several], self.sampler.packer)

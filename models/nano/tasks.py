@@ -26,11 +26,15 @@ TWO_REGIONS = (*wording.RELATIONS, "which", "extreme")
 
 @dataclass(frozen=True)
 class Turn:
-    """One question about regions and its true answer. `question` None asks for the default description."""
+    """One question about regions and its true answer. `question` None asks for the default description.
+
+    `word`: what the answering letter of a multiple choice stands for.
+    """
 
     task: str
     question: str | None
     answer: str
+    word: str | None = None
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,7 @@ def choice_turn(rng: Rng, asked: Asked, name: str) -> Turn | None:
     options = [options[i] for i in rng.permutation(count)]
     lines = "\n".join(f"{letter}. {option}" for letter, option in zip(wording.LETTERS, options, strict=False))
     question = _pick(rng, wording.CHOICE).format(question=turn.question, options=lines)
-    return Turn("choice", question, wording.LETTERS[options.index(turn.answer)])
+    return Turn("choice", question, wording.LETTERS[options.index(turn.answer)], turn.answer)
 
 
 def lookup_turn(rng: Rng) -> Turn:
@@ -116,7 +120,7 @@ def lookup_turn(rng: Rng) -> Turn:
     index = int(rng.integers(count))
     letter = wording.LETTERS[index]
     if rng.random() < 0.5:
-        return Turn("lookup", f"{lines}\nWhich letter is {options[index]}?", letter)
+        return Turn("lookup", f"{lines}\nWhich letter is {options[index]}?", letter, options[index])
     return Turn("lookup", f"{lines}\nWhat is {letter}?", options[index])
 
 

@@ -2,7 +2,7 @@
 
 1. *text*: the decoder alone, without images, on painted regions with hints of their boxes: reading questions,
    looking up letters, comparing regions.
-2. *paint*: the decoder alone, with painted images: finding a region's place by itself, as the hints get rarer.
+2. *paint*: the decoder alone, with painted images: finding a region's place by itself, with fewer hints.
 3. *align*: the encoder alone, towards the painted features.
 4. *joint*: both on the answers, the alignment fading out; the learning rate falls to zero on a cosine.
 
@@ -35,6 +35,9 @@ LOG = "log.jsonl"
 
 
 PHASES = ("text", "paint", "align", "joint")
+LETTERS_FIRST = 300  # steps of looking up letters alone, at the beginning of text
+TEXT_LIMIT = 240  # tokens of a sequence without an image
+TEXT_UNTIL = 0.7
 
 
 @dataclass(frozen=True)
@@ -81,17 +84,17 @@ class Plan:
         return max(0.0, 1 - 2 * self.share(step, "joint")) * 0.5
 
     def hint_share(self, step: int) -> float:
-        """Share of samples whose regions come with hints of their boxes: all in text, falling to none in paint."""
-        return 1.0 if self.phase(step) == "text" else 0.8 * (1 - self.share(step, "paint"))
+        """Share of samples with images whose regions come with hints of their boxes: none after a third of joint."""
+        return max(0.0, 0.8 * (1 - 3 * self.share(step, "joint")))
 
-    def mixes(self) -> list[tuple[int, Mix]]:
-        """What the batches hold, from which step on."""
-        return [
-            (0, Mix(self.batch // 2, 0.0, 200, pixels=False, image=False, lookups=1.0)),
-            (min(self.text, 300), Mix(self.batch * 3 // 4, self.several, 240, pixels=False, image=False, lookups=0.3)),
-            (self.start("paint"), Mix(self.batch, self.several, self.limit, pixels=False)),
-            (self.start("align"), Mix(self.batch, self.several, self.limit, pixels=True)),
-        ]
+    def mix(self, step: int) -> Mix:
+        """What a step's batch holds. Text goes on during joint, every other step until `TEXT_UNTIL` of it."""
+        phase = self.phase(step)
+        if phase == "text" and step < LETTERS_FIRST:
+            return Mix(self.batch, 0.0, TEXT_LIMIT, pixels=False, image=False, lookups=1.0)
+        if phase == "text" or (phase == "joint" and step % 2 and self.share(step, "joint") < TEXT_UNTIL):
+            return Mix(self.batch, self.several, TEXT_LIMIT, pixels=False, image=False, lookups=0.25)
+        return Mix(self.batch, self.several, self.limit, pixels=phase != "paint")
 
 
 @dataclass
@@ -125,7 +128,7 @@ class Trainer:
         """Train to the plan's end; False where a signal stopped it before (the checkpoint is written)."""
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, self._stop)
-        batches = Batches(self.sampler, self.plan.seed, self.plan.mixes())
+        batches = Batches(self.sampler, self.plan.seed, self.plan.mix)
         steps = range(self.step, self.plan.steps)
         loader = DataLoader(batches, batch_size=None, sampler=steps, num_workers=1, prefetch_factor=4)
         tally = _Tally()
@@ -151,22 +154,26 @@ class Trainer:
         phase, model = self.plan.phase(self.step), self.model
         parts: dict[str, Tensor] = {}
         hits = None
-        if phase in ("text", "paint"):
+        text = not any(batch.tiles)
+        if text or phase == "paint":
             features = _blurred(model.painter(batch))
         else:
             features = model.encode(batch)
         if phase == "align":
             parts["align"] = total = align_loss(features, model.painter(batch))
         else:
-            replayed = _blurred(model.painter.regions(batch)) if phase == "text" else model.replayed(features, batch)
-            hinted = torch.rand(len(batch.tiles)) < self.plan.hint_share(self.step)
+            replayed = _blurred(model.painter.regions(batch)) if text else model.replayed(features, batch)
+            hinted = torch.rand(len(batch.tiles)) < (1.0 if text else self.plan.hint_share(self.step))
             replayed = replayed + model.painter.hints(batch) * hinted[batch.owner][:, None, None]
             parts["answer"], parts["box"], parts["names"], hits = model.losses(features, replayed, batch)
             total = parts["answer"] + parts["box"] + 0.3 * parts["names"]
             weight = self.plan.align_weight(self.step)
-            if phase == "joint" and weight > 0:
+            if phase == "joint" and weight > 0 and not text:
                 parts["align"] = align_loss(features, model.painter(batch))
                 total = total + weight * parts["align"]
+        if text and phase == "joint":
+            hits = None  # the log's hits are on images
+            parts = {}
         total.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         factor = self.plan.rate(self.step)
