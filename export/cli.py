@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 import time
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -63,7 +61,6 @@ def export(
     from gar_edge.export.terminal import TerminalProgress, print_report
     from gar_edge.runtime.paths import default_bundle
 
-    signal.signal(signal.SIGTERM, _interrupt)
     source = _open(size, checkpoint, revision, random_weights)
     precision = Precision.FP16 if fp16 else Precision.FP32
     folder = output or default_bundle(f"{source.name.replace('/', '--')}-{precision.value}")
@@ -116,11 +113,6 @@ def _summary(exported: Exported) -> dict[str, Any]:
         "bytes": exported.bytes,
         "validation": exported.manifest.validation,
     }
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    """A polite kill unwinds like Ctrl-C, so that the half-written bundle is removed."""
-    raise KeyboardInterrupt
 
 
 def main() -> None:

@@ -117,8 +117,8 @@ def _shards(folder: Path) -> list[Path]:
     if not (folder / INDEX).exists():
         raise GarCheckpointError(f"{folder}: neither {WEIGHTS} nor {INDEX}; the weights are missing")
     mapping = read_json(folder / INDEX).get("weight_map")
-    if not isinstance(mapping, dict) or not mapping:
-        raise GarCheckpointError(f"{folder / INDEX}: no weight_map")
+    if not isinstance(mapping, dict) or not mapping or not all(isinstance(name, str) for name in mapping.values()):
+        raise GarCheckpointError(f"{folder / INDEX}: no weight_map from tensors to file names")
     shards = [folder / name for name in sorted(set(mapping.values()))]
     missing = [shard.name for shard in shards if not shard.exists()]
     if missing:
@@ -136,18 +136,25 @@ def _read_header(shard: Path) -> dict[str, Shape]:
             if size > shard.stat().st_size:
                 raise ValueError("its header is cut off")
             header: dict[str, Any] = json.loads(file.read(size))
-    except (OSError, ValueError) as error:
-        raise GarCheckpointError(f"{shard}: not a whole safetensors file ({error}); download it again") from None
-    header.pop("__metadata__", None)
-    end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
-    expected, found = 8 + size + end, shard.stat().st_size
+        header.pop("__metadata__", None)
+        shapes = {name: tuple(int(n) for n in entry["shape"]) for name, entry in header.items()}
+        kinds = {name: str(entry["dtype"]) for name, entry in header.items()}
+        spans = {name: (int(entry["data_offsets"][0]), int(entry["data_offsets"][1])) for name, entry in header.items()}
+    except (OSError, ValueError, TypeError, AttributeError, LookupError) as error:
+        reason = str(error) if isinstance(error, (OSError, ValueError)) else "its header is not one"
+        raise GarCheckpointError(f"{shard}: not a whole safetensors file ({reason}); download it again") from None
+    expected, found = 8 + size + max((end for _, end in spans.values()), default=0), shard.stat().st_size
     if expected != found:
         raise GarCheckpointError(f"{shard}: truncated or altered ({found} bytes of {expected}); download it again")
-    for name, entry in header.items():
-        begin, stop = entry["data_offsets"]
-        if entry["dtype"] not in _BYTES or math.prod(entry["shape"]) * _BYTES[entry["dtype"]] != stop - begin:
-            raise GarCheckpointError(f"{shard}: tensor {name} has dtype {entry['dtype']}, which GAR weights do not use")
-    return {name: tuple(entry["shape"]) for name, entry in header.items()}
+    for name, (begin, end) in spans.items():
+        if kinds[name] not in _BYTES:
+            raise GarCheckpointError(f"{shard}: tensor {name} has dtype {kinds[name]}, which GAR weights do not use")
+        if math.prod(shapes[name]) * _BYTES[kinds[name]] != end - begin:
+            raise GarCheckpointError(
+                f"{shard}: tensor {name} has {end - begin} bytes, not those of {kinds[name]} {list(shapes[name])}; "
+                "download it again"
+            )
+    return shapes
 
 
 def _check_tensors(weights: WeightSource, expected: dict[str, Shape], folder: Path) -> None:
@@ -194,12 +201,15 @@ def _chat_template(folder: Path, tokenizer_config: dict[str, Any]) -> str:
 def _stop_tokens(folder: Path, config: dict[str, Any]) -> tuple[int, ...]:
     text = config["mllm_config"]["text_config"]
     generation = read_json(folder / GENERATION) if (folder / GENERATION).exists() else {}
-    stops = generation.get("eos_token_id")
+    stops, where = generation.get("eos_token_id"), GENERATION
     if stops is None:
-        stops = text.get("eos_token_id")
+        stops, where = text.get("eos_token_id"), CONFIG
     if stops is None:
         raise GarCheckpointError(f"{folder}: no eos_token_id in {GENERATION} or {CONFIG}")
-    return tuple(int(i) for i in (stops if isinstance(stops, list) else [stops]))
+    stops = stops if isinstance(stops, list) else [stops]
+    if not stops or not all(isinstance(stop, int) for stop in stops):
+        raise GarCheckpointError(f"{folder / where}: eos_token_id is {stops}, not a token id or a list of them")
+    return tuple(stops)
 
 
 def _token_text(token: object, default: str) -> str:

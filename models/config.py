@@ -139,7 +139,9 @@ def parse_config(config: Json, where: str = "config.json") -> GarConfig:
         return _parse_config(config)
     except KeyError as error:
         raise GarCheckpointError(f"{where}: no field {error}; is this a GAR checkpoint?") from None
-    except (TypeError, ValueError) as error:
+    except (TypeError, AttributeError, ArithmeticError) as error:
+        raise GarCheckpointError(f"{where}: a field has a wrong type or value ({error})") from None
+    except ValueError as error:
         raise GarCheckpointError(f"{where}: {error}") from None
 
 
@@ -160,8 +162,8 @@ def parse_preprocessing(config: Json, where: str = "preprocessor_config.json") -
         )
     except KeyError as error:
         raise GarCheckpointError(f"{where}: no field {error}") from None
-    except (TypeError, ValueError) as error:
-        raise GarCheckpointError(f"{where}: {error}") from None
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise GarCheckpointError(f"{where}: a field has a wrong type or value ({error})") from None
 
 
 def _parse_config(config: Json) -> GarConfig:

@@ -1,4 +1,4 @@
-"""Released checkpoints by hub name: downloaded once, resumed when cut off, read from the cache afterwards."""
+"""Released checkpoints by hub name: downloaded once, resumed when the line drops, read from the cache afterwards."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
-    HfHubHTTPError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -43,15 +42,18 @@ def download(repository: str, revision: str | None = None) -> str:
         raise GarHubError(f"{repository}: the hub has no revision {revision!r}") from None
     except RepositoryNotFoundError:
         raise GarHubError(f"{repository}: no such repository on the hub, or no access to it (set HF_TOKEN)") from None
-    except LocalEntryNotFoundError:
+    except LocalEntryNotFoundError as error:
+        reason = _first_line(error.__cause__ or error)
         raise GarHubError(
-            f"{what}: the hub cannot be reached and the cache does not hold it; check the network and run again "
-            "(a partial download resumes), or give a local folder with --checkpoint"
+            f"{what}: the hub cannot be reached ({reason}) and the cache does not hold it; check the network and run "
+            "again (files already fetched are kept), or give a local folder with --checkpoint"
         ) from None
-    except (HfHubHTTPError, OSError) as error:
-        raise GarHubError(f"{what}: download failed ({_first_line(error)}); run again to resume") from None
+    except Exception as error:  # the hub's errors and those of its HTTP libraries, old and new, share no other base
+        raise GarHubError(
+            f"{what}: download failed ({_first_line(error)}); run again, files already fetched are kept"
+        ) from None
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     text = str(error).strip()
     return text.splitlines()[0] if text else type(error).__name__

@@ -80,6 +80,10 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def _verify(folder: Path, manifest: Manifest) -> None:
+    read = {name for graph in manifest.graphs.values() for name in graph.files}
+    read |= {manifest.token_table.file, manifest.tokenizer, manifest.chat_template}
+    if unlisted := sorted(read - manifest.files.keys()):
+        raise GarBundleError(f"{folder / FILE}: no SHA-256 of {', '.join(unlisted)}; export the bundle again")
     known = _KnownDigests(folder)
     for name, expected in manifest.files.items():
         path = folder / name
@@ -92,7 +96,10 @@ def _verify(folder: Path, manifest: Manifest) -> None:
                 f"{path}: {status.st_size} bytes, expected {expected.bytes}; the file is truncated or altered, "
                 "export the bundle again"
             )
-        digest = known.digest(name, path, status)
+        try:
+            digest = known.digest(name, path, status)
+        except OSError as error:
+            raise GarBundleError(f"{path}: cannot be read ({error.strerror})") from None
         if digest != expected.sha256:
             raise GarBundleError(
                 f"{path}: SHA-256 {digest[:12]}…, expected {expected.sha256[:12]}…; the file is altered, "
@@ -117,9 +124,10 @@ class _KnownDigests:
         self._path = home() / "verified" / f"{key}.json"
         self._changed = False
         try:
-            self._entries: dict[str, Any] = json.loads(self._path.read_text(encoding="utf-8"))
+            entries = json.loads(self._path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            self._entries = {}
+            entries = {}
+        self._entries: dict[str, Any] = entries if isinstance(entries, dict) else {}
 
     def digest(self, name: str, path: Path, status: os.stat_result) -> str:
         """The file's SHA-256, computed only if its state is not the noted one."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import warnings
-from collections.abc import Callable
+from types import FrameType
 from typing import TextIO
 
 import typer
@@ -14,14 +15,21 @@ from gar_edge.runtime.errors import GarError
 FAILED, USAGE = 1, 2  # exit codes; 0 is success
 
 
+class Interrupted(BaseException):
+    """Ctrl-C or a polite kill; not an `Exception`, so that nothing on the way takes it for a failure of its own."""
+
+
 def run_app(app: typer.Typer) -> None:
-    """Run a command line: a `GarError` becomes one line on stderr and exit code 1, an interrupt a word."""
+    """Run a command line: a `GarError` becomes one line on stderr and exit code 1, an interrupt likewise."""
     warnings.showwarning = _show_warning
+    # Not KeyboardInterrupt, which typer would answer itself, and SIGTERM must unwind as well: half-written files.
+    signal.signal(signal.SIGINT, _interrupt)
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         app()
     except GarError as error:
         fail(str(error))
-    except KeyboardInterrupt:
+    except Interrupted:
         fail("interrupted")
     except BrokenPipeError:
         sys.stderr.close()  # whoever read our output has left; Python must not complain at exit
@@ -34,12 +42,8 @@ def fail(message: str) -> None:
     sys.exit(FAILED)
 
 
-def usage(check: Callable[[], object]) -> None:
-    """Run a check of the command's own arguments: its `GarError` is a usage error (exit code 2)."""
-    try:
-        check()
-    except GarError as error:
-        raise typer.BadParameter(str(error)) from None
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise Interrupted
 
 
 def _show_warning(
