@@ -61,7 +61,7 @@ def ship(
 ) -> None:
     """Write a run's last weights as a checkpoint in the released format."""
     from gar_edge.models.nano import recipe
-    from gar_edge.models.nano.checkpoint import released_tensors, save
+    from gar_edge.models.nano.release import released_tensors, save
     from gar_edge.models.nano.training import trained
 
     model = trained(run)
@@ -77,6 +77,7 @@ def evaluate(
     count: Annotated[int, typer.Option(min=1, help="Number of scenes.")] = 200,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     plot: Annotated[Path | None, typer.Option(help="Write a picture of sample questions here.")] = None,
+    zero_replay: Annotated[bool, typer.Option("--zero-replay", help="Replace the replayed features by zeros.")] = False,
 ) -> None:
     """Accuracy of an exported bundle on freshly drawn scenes."""
     from rich.console import Console
@@ -87,7 +88,7 @@ def evaluate(
 
     console = Console()
     scenes = track(range(count), "scenes", console=Console(stderr=True), transient=True)
-    result = evaluation.evaluate(model, seed, scenes)
+    result = evaluation.evaluate(model, seed, scenes, zero_replay)
     report = result.report()
     if plot is not None:
         sheet(result.answers).save(plot)

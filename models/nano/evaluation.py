@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.table import Table
 
 from gar_edge.models.nano import exam, wording
 from gar_edge.models.nano.exam import Question
 from gar_edge.models.nano.scenes import Mask
 from gar_edge.runtime import Gar, Scene
+from gar_edge.runtime.backend import Buffer
+from gar_edge.runtime.encode import VisionRunner
+from gar_edge.runtime.images import Box
+from gar_edge.runtime.tiling import Grid
 
 FACTS = "describe_facts"  # share of a description's attributes that are stated and true
 SWAP = "swap"  # both the question and the same with the two masks swapped answered right
@@ -47,9 +52,21 @@ class Result:
         }
 
 
-def evaluate(model: Path, seed: int, scenes: Iterable[int]) -> Result:
+class ZeroReplay(VisionRunner):
+    """Replays nothing: every region's features are zero, so that only the masks in the tiles tell regions."""
+
+    def replay(self, features: Buffer, grid: Grid, boxes: Sequence[Box]) -> Buffer:
+        """Zeros [R,P,C]."""
+        replayed = super().replay(features, grid, boxes)
+        replayed.write(np.zeros(replayed.shape, replayed.dtype))
+        return replayed
+
+
+def evaluate(model: Path, seed: int, scenes: Iterable[int], zero_replay: bool = False) -> Result:
     """Ask everything about the scenes of these numbers, drawn from `seed`."""
     gar = Gar.load(model)
+    if zero_replay:
+        gar.vision = ZeroReplay(gar.backend, gar.manifest)
     result = Result()
     for index in scenes:
         questions = exam.scene(seed, index)

@@ -1,17 +1,19 @@
 """The training forward: packed sequences through the exported modules' own layers, and what helps them learn.
 
 `Painter` knows the scene and paints the features an ideal encoder might give; the decoder learns from these first,
-then the encoder learns to paint alike (`align_loss`), then both learn together.
+then the encoder learns to paint alike (`Trainee.align_loss`), then both learn together.
 """
 
 from __future__ import annotations
+
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gar_edge.models.config import GarConfig
-from gar_edge.models.llama import Decoder
+from gar_edge.models.llama import Decoder, DecoderLayer
 from gar_edge.models.nano.samples import Batch
 from gar_edge.models.nano.vocabulary import COLOURS, FILLS, SHAPES, SIZES
 from gar_edge.models.replay import replay
@@ -20,6 +22,7 @@ from gar_edge.models.vision import Encoder
 WORDS = (len(SHAPES), len(COLOURS), len(FILLS), len(SIZES))
 NAME_LAYER, BOX_LAYER = 1, 2  # behind how many decoder layers the helpers read the replay tokens
 BIND_WORDS, BIND_BOX = 2, 3  # and the regions' names in questions
+CELL_SHARE = 0.35  # how much of a cell a thing must cover for the cell to know its words
 LETTER_LAYER = 3  # and where a letter is to be said
 
 
@@ -68,6 +71,7 @@ class Trainee(nn.Module):
         self.name_head = nn.Linear(config.text.hidden, len(config.replay_tokens))
         self.bind_words = nn.Linear(config.text.hidden, sum(WORDS))
         self.bind_box = nn.Linear(config.text.hidden, 4)
+        self.cell_words = nn.Linear(config.text.hidden, sum(WORDS))
         self.letter_word = nn.Linear(config.text.hidden, config.text.hidden)
         initialise(self.encoder, self.decoder)
 
@@ -98,7 +102,8 @@ class Trainee(nn.Module):
         cos, sin = self.decoder.angles(batch.positions, x.dtype)
         bias = attention_bias(batch, x.dtype)
         behind = [x]
-        for layer in self.decoder.layers:
+        for module in self.decoder.layers:
+            layer = cast(DecoderLayer, module)
             query, key, value = layer.attn.project(layer.input_norm(x), cos, sin)
             x = x + layer.attn.output(attend(query, key, value, bias))
             x = layer.feed_forward(x)
@@ -106,7 +111,7 @@ class Trainee(nn.Module):
         return self.decoder.norm(x), behind
 
     def losses(self, features: Tensor, replayed: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Answer loss, box loss, loss of names and letters' words, and per-target hits [n] with 1 where the likeliest token is right."""
+        """Losses of answers, of boxes, and of names and letters' words; per-target hits [n] of the likeliest token."""
         hidden, behind = self.decode(self.embed(features, replayed, batch), batch)
         at = batch.weights > 0
         logits = hidden[at] @ self.decoder.head.T
@@ -121,6 +126,23 @@ class Trainee(nn.Module):
             names = names + F.cross_entropy(said, batch.letter_word)
         return answer, box, names, logits.detach().argmax(-1) == targets
 
+    def align_loss(self, features: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """How far features are from the painted ones, relative to their spread, and how little their cells tell.
+
+        Cells that things cover count more; a cell is asked for the words of the thing that covers most of it.
+        """
+        painted = self.painter(batch).detach()
+        share, thing = batch.cover.max(dim=-1)  # [N,P]
+        weight = 0.1 + share[..., None]
+        centred = painted - painted.mean(dim=(0, 1))
+        distance = (weight * (features - painted) ** 2).sum() / (weight * centred**2).sum()
+        owner = torch.repeat_interleave(torch.arange(len(batch.tiles)), torch.tensor(batch.tiles))
+        at = share > CELL_SHARE
+        words = batch.things[owner][:, None].expand(-1, share.shape[1], -1, -1)  # [N,P,6,4]
+        words = words.gather(2, thing[..., None, None].expand(-1, -1, 1, len(WORDS)))[:, :, 0][at]
+        told = self.cell_words(features[at]).split(WORDS, dim=1)
+        return distance, sum((F.cross_entropy(logits, words[:, i]) for i, logits in enumerate(told)), distance * 0)
+
     def _bind_loss(self, behind: list[Tensor], batch: Batch) -> Tensor:
         """A region's name in a question should know the region: its box and its words."""
         if not len(batch.named_at):
@@ -134,12 +156,6 @@ class Trainee(nn.Module):
 
 def _box_loss(predicted: Tensor, box: Tensor) -> Tensor:
     return F.smooth_l1_loss(predicted, box, beta=0.05)
-
-
-def align_loss(features: Tensor, painted: Tensor) -> Tensor:
-    """How far features are from the painted ones, relative to the painted ones' spread."""
-    painted = painted.detach()
-    return F.mse_loss(features, painted) / painted.var()
 
 
 def attention_bias(batch: Batch, dtype: torch.dtype) -> Tensor:

@@ -57,7 +57,8 @@ class Muon(torch.optim.Optimizer):
 
 def optimisers(model: nn.Module, muon_rate: float, adam_rate: float) -> list[torch.optim.Optimizer]:
     """Muon for 2-D weights of the blocks and the projector, AdamW for tables, norms, biases and helpers."""
-    matrices, rest = [], []
+    matrices: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         inside = name.startswith(("encoder.", "decoder.")) and parameter.ndim == 2 and not name.endswith("head")
         (matrices if inside else rest).append(parameter)

@@ -73,9 +73,7 @@ def draw_scene(rng: np.random.Generator, pixels: bool = True) -> Scene:
         things = _arrange(rng, width, height)
         if len(things) >= 2:
             break
-    covers = [
-        shapes.coverage(shapes.placed(t.shape, t.centre, t.diameter, t.angle), height, width) for t in things
-    ]
+    covers = [shapes.coverage(shapes.placed(t.shape, t.centre, t.diameter, t.angle), height, width) for t in things]
     full = [cover >= 0.5 for cover in covers]
     masks: list[Mask] = []
     hidden = np.zeros((height, width), np.bool_)

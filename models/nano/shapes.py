@@ -89,7 +89,7 @@ def coverage(points: Points, height: int, width: int) -> Plane:
     plane = np.zeros((height, width), np.uint8)
     fixed = np.round((points - 0.5) * (1 << SUBPIXEL_BITS)).astype(np.int32)
     cv2.fillPoly(plane, [fixed], 255, lineType=cv2.LINE_AA, shift=SUBPIXEL_BITS)
-    return plane.astype(np.float32) / 255
+    return np.asarray(plane / np.float32(255), np.float32)
 
 
 def fill_pattern(fill: str, x: Plane, y: Plane, diameter: float, angle: float) -> Plane:
@@ -101,10 +101,10 @@ def fill_pattern(fill: str, x: Plane, y: Plane, diameter: float, angle: float) -
     if fill == "striped":
         return _wave(along, diameter / 4.2)
     if fill == "ringed":
-        return _wave(np.hypot(x, y), diameter / 4.2)
+        return _wave(np.asarray(np.hypot(x, y), np.float32), diameter / 4.2)
     period = diameter / 3.6
     spread = np.hypot(_fold(along, period), _fold(across, period))
-    return np.clip(0.31 * period - spread + 0.5, 0, 1).astype(np.float32)
+    return np.asarray(np.clip(0.31 * period - spread + 0.5, 0, 1), np.float32)
 
 
 def _fold(offset: Plane, period: float) -> Plane:

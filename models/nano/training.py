@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from gar_edge.models.nano import recipe
-from gar_edge.models.nano.network import Trainee, align_loss
+from gar_edge.models.nano.network import Trainee
 from gar_edge.models.nano.optimiser import optimisers
 from gar_edge.models.nano.samples import Batch, Batches, Mix, Sampler
 
@@ -80,8 +80,12 @@ class Plan:
         return min(1.0, (into + 1) / self.warmup) * 0.5 * (1 + math.cos(math.pi * self.share(step, "joint")))
 
     def align_weight(self, step: int) -> float:
-        """Weight of the alignment in the joint phase: gone after half of it."""
-        return max(0.0, 1 - 2 * self.share(step, "joint")) * 0.5
+        """Weight of the alignment in the joint phase: gone after two thirds of it."""
+        return max(0.0, 1 - 1.5 * self.share(step, "joint"))
+
+    def encoder_waits(self, step: int) -> bool:
+        """Whether the encoder only aligns on, for the decoder to get used to it: the first eighth of joint."""
+        return self.phase(step) == "joint" and self.share(step, "joint") < 0.125
 
     def hint_share(self, step: int) -> float:
         """Share of samples with images whose regions come with hints of their boxes: none after a third of joint."""
@@ -160,21 +164,23 @@ class Trainer:
         else:
             features = model.encode(batch)
         if phase == "align":
-            parts["align"] = total = align_loss(features, model.painter(batch))
+            parts["align"], parts["names"] = model.align_loss(features, batch)
+            total = parts["align"] + 0.5 * parts["names"]
         else:
-            replayed = _blurred(model.painter.regions(batch)) if text else model.replayed(features, batch)
+            seen = features.detach() if self.plan.encoder_waits(self.step) else features
+            replayed = _blurred(self._painted(batch)) if text else model.replayed(seen, batch)
             hinted = torch.rand(len(batch.tiles)) < (1.0 if text else self.plan.hint_share(self.step))
             replayed = replayed + model.painter.hints(batch) * hinted[batch.owner][:, None, None]
-            parts["answer"], parts["box"], parts["names"], hits = model.losses(features, replayed, batch)
+            parts["answer"], parts["box"], parts["names"], hits = model.losses(seen, replayed, batch)
             total = parts["answer"] + parts["box"] + 0.3 * parts["names"]
             weight = self.plan.align_weight(self.step)
-            if phase == "joint" and weight > 0 and not text:
-                parts["align"] = align_loss(features, model.painter(batch))
-                total = total + weight * parts["align"]
+            if phase == "joint" and not text and weight > 0:
+                parts["align"], words = model.align_loss(features, batch)
+                total = total + weight * (parts["align"] + 0.5 * words)
         if text and phase == "joint":
             hits = None  # the log's hits are on images
             parts = {}
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         factor = self.plan.rate(self.step)
         groups = [group for optimiser in self.optimisers for group in optimiser.param_groups]
@@ -184,6 +190,11 @@ class Trainer:
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
         return {name: float(part.detach()) for name, part in parts.items()}, hits, batch
+
+    def _painted(self, batch: Batch) -> Tensor:
+        """Painted regions; they only learn until the encoder has been aligned with them."""
+        painted = self.model.painter.regions(batch)
+        return painted if self.plan.phase(self.step) == "text" else painted.detach()
 
     def _log(self, record: Record, report: Callable[[Record], None]) -> None:
         with (self.folder / LOG).open("a", encoding="utf-8") as file:

@@ -53,7 +53,11 @@ RELATIONS: Mapping[str, tuple[str, ...]] = {
         "Are {0} and {1} of the same shape?",
         "Is the shape of {0} that of {1}?",
     ),
-    "overlap": ("Do {0} and {1} overlap?", "Are {0} and {1} overlapping?", "Does one of {0} and {1} cover part of the other?"),
+    "overlap": (
+        "Do {0} and {1} overlap?",
+        "Are {0} and {1} overlapping?",
+        "Does one of {0} and {1} cover part of the other?",
+    ),
 }
 
 WHICH = ("Which one is {what}: {list}?", "Which of these is {what}: {list}?", "Which is {what}, {list}?")

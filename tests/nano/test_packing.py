@@ -1,6 +1,7 @@
 """Packed training sequences hold exactly the tokens that the runtime's prompts have."""
 
 import pytest
+
 from gar_edge.models.nano import recipe
 from gar_edge.models.nano.packing import NO_TARGET, Packer
 from gar_edge.models.nano.tasks import Turn

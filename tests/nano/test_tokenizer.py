@@ -1,6 +1,7 @@
 """The tokenizer: released special tokens, lossless text, and the shipped file as the recipe makes it."""
 
 import pytest
+
 from gar_edge.models.nano import recipe, tokenizer, wording
 
 

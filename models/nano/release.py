@@ -45,7 +45,7 @@ def _vision_tensors(config: VisionConfig, ours: Mapping[str, nn.Parameter]) -> d
     for part in ("weight", "bias"):
         theirs[f"{weights.VISION}norm_pre.{part}"] = ours[f"norm_pre.{part}"]
         for name in ("linear_1", "linear_2"):
-            theirs[f"{weights.PROJECTOR}{name}.{part}"] = ours[f"{name}.{part}"].T if part == "weight" else ours[f"{name}.{part}"]
+            theirs[f"{weights.PROJECTOR}{name}.{part}"] = _rows(ours[f"{name}.{part}"])
     neighbours = _neighbours(config)
     for index in range(config.depth):
         mine, block = f"blocks.{index}.", f"{weights.VISION}blocks.{index}."

@@ -2,13 +2,14 @@
 
 import pytest
 import torch
+from safetensors.torch import load_file
+
 from gar_edge.models import weights
 from gar_edge.models.llama import Decoder
 from gar_edge.models.nano import recipe
-from gar_edge.models.nano.checkpoint import released_tensors
 from gar_edge.models.nano.network import initialise
+from gar_edge.models.nano.release import released_tensors
 from gar_edge.models.vision import Encoder
-from safetensors.torch import load_file
 
 MEGABYTE = 1_000_000
 
