@@ -1,4 +1,4 @@
-"""Command line of gar-nano: `python -m gar_edge.models.nano train | evaluate | sample`."""
+"""Command line of gar-nano: `python -m gar_edge.models.nano train | ship | evaluate | sample | curves`."""
 
 from __future__ import annotations
 
@@ -96,6 +96,18 @@ def evaluate(
         typer.echo(json.dumps(report))
         return
     console.print(evaluation.table(report))
+
+
+@app.command()
+def curves(
+    log: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="A run's log.jsonl.")],
+    out: Annotated[Path, typer.Option(help="The picture to write.")],
+) -> None:
+    """Draw a run's curves."""
+    from gar_edge.models.nano.curves import curves as draw
+    from gar_edge.models.nano.curves import read
+
+    draw(read(log)).save(out)
 
 
 @app.command()

@@ -38,6 +38,7 @@ PHASES = ("text", "paint", "align", "joint")
 LETTERS_FIRST = 300  # steps of looking up letters alone, at the beginning of text
 TEXT_LIMIT = 240  # tokens of a sequence without an image
 TEXT_UNTIL = 0.7
+AVERAGING = 0.995  # decay of the weights' running average
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,7 @@ class Trainer:
         self.optimisers = optimisers(model, plan.muon_rate, plan.adam_rate)
         self.rates = [group["lr"] for optimiser in self.optimisers for group in optimiser.param_groups]
         self.step, self.minutes = 0, 0.0
+        self.average = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
         self.stopping = False
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / STATE).exists():
@@ -189,7 +191,15 @@ class Trainer:
         for optimiser in self.optimisers:
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
+        self._average()
         return {name: float(part.detach()) for name, part in parts.items()}, hits, batch
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Follow the weights; where they jump about, their average is the better model."""
+        decay = min(AVERAGING, (self.step + 1) / (self.step + 10))
+        for name, parameter in self.model.named_parameters():
+            self.average[name].lerp_(parameter, 1 - decay)
 
     def _painted(self, batch: Batch) -> Tensor:
         """Painted regions; they only learn until the encoder has been aligned with them."""
@@ -207,6 +217,7 @@ class Trainer:
     def _save(self) -> None:
         state = {
             "model": self.model.state_dict(),
+            "average": self.average,
             "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
             "step": self.step,
             "minutes": self.minutes,
@@ -221,6 +232,7 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
+        self.average = state["average"]
         self.step, self.minutes = state["step"], state["minutes"]
 
 
@@ -230,9 +242,9 @@ def _blurred(painted: Tensor) -> Tensor:
 
 
 def trained(folder: Path) -> Trainee:
-    """The model of a run's last checkpoint."""
+    """The model of a run's last checkpoint, its weights averaged."""
     model = Trainee(recipe.config())
-    model.load_state_dict(torch.load(folder / STATE, map_location="cpu", weights_only=True)["model"])
+    model.load_state_dict(torch.load(folder / STATE, map_location="cpu", weights_only=True)["average"])
     return model
 
 
