@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,7 +36,7 @@ def curves(records: Sequence[dict[str, Any]]) -> Image.Image:
         y = _y(percent / 100)
         draw.line([(EDGE, y), (WIDTH - 8, y)], fill="lightgrey")
         draw.text((4, y - 6), f"{percent} %", fill="black")
-    for before, record in zip(records, records[1:], strict=False):
+    for before, record in itertools.pairwise(records):
         if record["phase"] != before["phase"]:
             x = _x(before["step"], last)
             draw.line([(x, 8), (x, HEIGHT - 22)], fill="grey")

@@ -72,6 +72,7 @@ class Trainee(nn.Module):
         self.bind_words = nn.Linear(config.text.hidden, sum(WORDS))
         self.bind_box = nn.Linear(config.text.hidden, 4)
         self.cell_words = nn.Linear(config.text.hidden, sum(WORDS))
+        self.region_words = nn.Linear(config.text.hidden, sum(WORDS))
         self.letter_word = nn.Linear(config.text.hidden, config.text.hidden)
         initialise(self.encoder, self.decoder)
 
@@ -126,10 +127,11 @@ class Trainee(nn.Module):
             names = names + F.cross_entropy(said, batch.letter_word)
         return answer, box, names, logits.detach().argmax(-1) == targets
 
-    def align_loss(self, features: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """How far features are from the painted ones, relative to their spread, and how little their cells tell.
+    def align_loss(self, features: Tensor, replayed: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """How far features are from the painted ones, relative to their spread, and how little they tell.
 
-        Cells that things cover count more; a cell is asked for the words of the thing that covers most of it.
+        Cells that things cover count more; a cell is asked for the words of the thing that covers most of it, and the
+        mean of a region's replayed features for the region's words.
         """
         painted = self.painter(batch).detach()
         share, thing = batch.cover.max(dim=-1)  # [N,P]
@@ -140,18 +142,24 @@ class Trainee(nn.Module):
         at = share > CELL_SHARE
         words = batch.things[owner][:, None].expand(-1, share.shape[1], -1, -1)  # [N,P,6,4]
         words = words.gather(2, thing[..., None, None].expand(-1, -1, 1, len(WORDS)))[:, :, 0][at]
-        told = self.cell_words(features[at]).split(WORDS, dim=1)
-        return distance, sum((F.cross_entropy(logits, words[:, i]) for i, logits in enumerate(told)), distance * 0)
+        told = _words_loss(self.cell_words(features[at]), words)
+        regions = batch.things[batch.owner, batch.region_things]
+        return distance, told + _words_loss(self.region_words(replayed.mean(dim=1)), regions)
 
     def _bind_loss(self, behind: list[Tensor], batch: Batch) -> Tensor:
         """A region's name in a question should know the region: its box and its words."""
         if not len(batch.named_at):
             return behind[0].new_zeros(())
-        words = self.bind_words(behind[BIND_WORDS].flatten(0, 1)[batch.named_at]).split(WORDS, dim=1)
+        words = self.bind_words(behind[BIND_WORDS].flatten(0, 1)[batch.named_at])
         box = self.bind_box(behind[BIND_BOX].flatten(0, 1)[batch.named_at])
         things = batch.things[batch.owner, batch.region_things][batch.named_region]
-        told = sum((F.cross_entropy(logits, things[:, i]) for i, logits in enumerate(words)), box.new_zeros(()))
-        return told / len(WORDS) + _box_loss(box, batch.boxes[batch.named_region])
+        return _words_loss(words, things) / len(WORDS) + _box_loss(box, batch.boxes[batch.named_region])
+
+
+def _words_loss(logits: Tensor, things: Tensor) -> Tensor:
+    """Cross entropies of shape, colour, fill and size, added: logits [n,23], things [n,4]."""
+    parts = [F.cross_entropy(part, things[:, i]) for i, part in enumerate(logits.split(WORDS, dim=1))]
+    return torch.stack(parts).sum()
 
 
 def _box_loss(predicted: Tensor, box: Tensor) -> Tensor:

@@ -85,8 +85,8 @@ class Plan:
         return max(0.0, 1 - 1.5 * self.share(step, "joint"))
 
     def encoder_waits(self, step: int) -> bool:
-        """Whether the encoder only aligns on, for the decoder to get used to it: the first eighth of joint."""
-        return self.phase(step) == "joint" and self.share(step, "joint") < 0.125
+        """Whether the encoder only aligns on, for the decoder to get used to it: in the first quarter of joint."""
+        return self.phase(step) == "joint" and self.share(step, "joint") < 0.25
 
     def hint_share(self, step: int) -> float:
         """Share of samples with images whose regions come with hints of their boxes: none after a third of joint."""
@@ -161,23 +161,21 @@ class Trainer:
         parts: dict[str, Tensor] = {}
         hits = None
         text = not any(batch.tiles)
-        if text or phase == "paint":
-            features = _blurred(model.painter(batch))
-        else:
-            features = model.encode(batch)
+        features = _blurred(model.painter(batch)) if text or phase == "paint" else model.encode(batch)
+        replayed = _blurred(self._painted(batch)) if text else model.replayed(features, batch)
         if phase == "align":
-            parts["align"], parts["names"] = model.align_loss(features, batch)
+            parts["align"], parts["names"] = model.align_loss(features, replayed, batch)
             total = parts["align"] + 0.5 * parts["names"]
         else:
-            seen = features.detach() if self.plan.encoder_waits(self.step) else features
-            replayed = _blurred(self._painted(batch)) if text else model.replayed(seen, batch)
             hinted = torch.rand(len(batch.tiles)) < (1.0 if text else self.plan.hint_share(self.step))
-            replayed = replayed + model.painter.hints(batch) * hinted[batch.owner][:, None, None]
-            parts["answer"], parts["box"], parts["names"], hits = model.losses(seen, replayed, batch)
+            hints = model.painter.hints(batch) * hinted[batch.owner][:, None, None]
+            waits = self.plan.encoder_waits(self.step)
+            seen, told = (features.detach(), replayed.detach()) if waits else (features, replayed)
+            parts["answer"], parts["box"], parts["names"], hits = model.losses(seen, told + hints, batch)
             total = parts["answer"] + parts["box"] + 0.3 * parts["names"]
             weight = self.plan.align_weight(self.step)
             if phase == "joint" and not text and weight > 0:
-                parts["align"], words = model.align_loss(features, batch)
+                parts["align"], words = model.align_loss(features, replayed, batch)
                 total = total + weight * (parts["align"] + 0.5 * words)
         if text and phase == "joint":
             hits = None  # the log's hits are on images
