@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import onnx
 import onnx_ir as ir
+import psutil
 
 from gar_edge.export import describe
 from gar_edge.export.graphs import Precision, TracedGraph, trace_decoder, trace_encoder, trace_replay
@@ -26,6 +28,7 @@ from gar_edge.runtime.errors import GarExportError, GarValidationError
 from gar_edge.runtime.manifest import FILE, FileEntry, Graph, Manifest
 from gar_edge.runtime.paths import remember_bundle
 
+_ABANDONED = 3600  # seconds
 _MARGIN = 64 << 20  # bytes beside the weights: graphs, tokenizer, manifest
 
 
@@ -49,7 +52,7 @@ class Exported:
 
 def export_bundle(checkpoint: Checkpoint, destination: Path, options: ExportOptions, progress: Progress) -> Exported:
     """Write a bundle and return what it is; `GarExportError` (or its kind) and nothing on disk otherwise."""
-    _check_destination(destination, options.force)
+    check_destination(destination, options.force)
     _check_tiles(checkpoint, options.max_tiles)
     describe.describe_prompt(checkpoint)  # a wrong tokenizer should fail before the long work
     progress.begin("Tracing the graphs")
@@ -66,7 +69,7 @@ def export_bundle(checkpoint: Checkpoint, destination: Path, options: ExportOpti
         if options.validate:
             report = validate(checkpoint, folder, manifest, precision, progress)
             if not report.ok:
-                raise GarValidationError(report.failure())
+                raise GarValidationError(report.failure(), report)
             manifest = replace(manifest, validation=report.to_json())
         _write_manifest(folder, manifest)
     remember_digests(destination, manifest)
@@ -114,7 +117,8 @@ def _write_manifest(folder: Path, manifest: Manifest) -> None:
     (folder / FILE).write_text(json.dumps(manifest.to_json(), indent=1) + "\n", encoding="utf-8")
 
 
-def _check_destination(destination: Path, force: bool) -> None:
+def check_destination(destination: Path, force: bool) -> None:
+    """Raise `GarExportError` where a bundle may not be written; worth asking before a download."""
     if not destination.exists():
         return
     if not force:
@@ -174,15 +178,22 @@ def _give_name(scratch: Path, destination: Path, force: bool) -> None:
     if force and destination.exists():
         old = scratch.with_name(scratch.name + "-old")
         destination.rename(old)
-        scratch.rename(destination)
+        try:
+            scratch.rename(destination)
+        except BaseException:
+            old.rename(destination)
+            raise
         shutil.rmtree(old, ignore_errors=True)
     else:
         scratch.rename(destination)
 
 
 def _sweep(destination: Path) -> None:
-    """Remove scratch folders that killed exports of the same bundle left behind."""
+    """Remove scratch folders that killed exports of the same bundle left behind.
+
+    Idle for an hour as well as without a process: another container's process has a number we cannot see.
+    """
     for path in destination.parent.glob(f".{destination.name}.partial-*"):
         pid = path.name.rsplit("-", 1)[-1]
-        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
+        if pid.isdigit() and not psutil.pid_exists(int(pid)) and time.time() - path.stat().st_mtime > _ABANDONED:
             shutil.rmtree(path, ignore_errors=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gar_edge.models.sizes import Size
-from gar_edge.runtime.errors import GarExportError
+from gar_edge.runtime.errors import GarExportError, GarValidationError
 from gar_edge.runtime.terminal import run_app
 
 if TYPE_CHECKING:
@@ -56,18 +56,30 @@ def export(
     `gar-export --checkpoint ./GAR-1B --fp16 -o gar-1b-fp16`
     """
     _check_usage(size, checkpoint, revision, fp32, fp16, random_weights)
-    from gar_edge.export.bundle_writer import ExportOptions, export_bundle
+    try:
+        import torch  # noqa: F401 - too slow for --help, so only here
+    except ImportError:
+        raise GarExportError("exporting needs torch and onnx; pip install 'gar-edge[export]'") from None
+    from gar_edge.export.bundle_writer import ExportOptions, check_destination, export_bundle
     from gar_edge.export.graphs import Precision
     from gar_edge.export.terminal import TerminalProgress, print_report
+    from gar_edge.export.validate import Report
     from gar_edge.runtime.paths import default_bundle
 
+    if output is not None:
+        check_destination(output, force)  # before a download
     source = _open(size, checkpoint, revision, random_weights)
     precision = Precision.FP16 if fp16 else Precision.FP32
     folder = output or default_bundle(f"{source.name.replace('/', '--')}-{precision.value}")
     options = ExportOptions(precision, max_tiles, force, not no_validate)
     begin = time.perf_counter()
-    with TerminalProgress(sys.stderr) as progress:
-        exported = export_bundle(source, folder, options, progress)
+    try:
+        with TerminalProgress(sys.stderr) as progress:
+            exported = export_bundle(source, folder, options, progress)
+    except GarValidationError as error:
+        if isinstance(error.report, Report) and not as_json:
+            print_report(error.report)
+        raise
     if as_json:
         print(json.dumps(_summary(exported)))
         return

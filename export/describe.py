@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 
 import onnx_ir as ir
@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from gar_edge.export.graphs import Precision, TracedGraph
 from gar_edge.models.checkpoint import Checkpoint
 from gar_edge.models.replay import SAMPLES
-from gar_edge.runtime.errors import GarCheckpointError
+from gar_edge.runtime.errors import GarCheckpointError, GarPromptError
 from gar_edge.runtime.manifest import (
     SCHEMA,
     Dimensions,
@@ -26,6 +26,7 @@ from gar_edge.runtime.manifest import (
     Source,
     TokenTable,
 )
+from gar_edge.runtime.prompt import PromptBuilder
 
 # The released demos' wording (gar_with_mask.py, gar_relationship.py), with Jinja in the variable places.
 DESCRIBE_FORMAT = (
@@ -114,7 +115,7 @@ def describe_prompt(checkpoint: Checkpoint) -> Prompt:
         raise GarCheckpointError(
             f"{checkpoint.origin}: the tokenizer has no {', '.join(missing)}; is this a GAR tokenizer?"
         )
-    return Prompt(
+    prompt = Prompt(
         image_token=config.image_token,
         replay_tokens=config.replay_tokens,
         replay_texts=tuple(text_of(token, "replay") for token in config.replay_tokens),
@@ -125,12 +126,22 @@ def describe_prompt(checkpoint: Checkpoint) -> Prompt:
         ask_format=ASK_FORMAT,
         default_region=min(DEFAULT_REGION, len(regions) - 1),
     )
+    try:  # a template that this runtime cannot render should fail here, not on the robot
+        PromptBuilder(prompt, config.tile_tokens, tokenizer, checkpoint.chat_template).build(None, [0], 2)
+    except GarPromptError as error:
+        raise GarCheckpointError(f"{checkpoint.origin}: {error}") from None
+    return prompt
 
 
 def describe_graph(traced: TracedGraph, files: tuple[str, ...]) -> Graph:
     """A graph's signature for the manifest."""
     graph = traced.model.graph
-    return Graph(files, tuple(map(_port, graph.inputs)), tuple(map(_port, graph.outputs)), dict(traced.aliases))
+    return Graph(files, tuple(ports(graph.inputs)), tuple(ports(graph.outputs)), dict(traced.aliases))
+
+
+def ports(values: Iterable[ir.Value]) -> list[Port]:
+    """Name, type and shape of a graph's inputs or outputs."""
+    return [_port(value) for value in values]
 
 
 _DTYPES = {

@@ -116,16 +116,22 @@ def _shards(folder: Path) -> list[Path]:
         return [folder / WEIGHTS]
     if not (folder / INDEX).exists():
         raise GarCheckpointError(f"{folder}: neither {WEIGHTS} nor {INDEX}; the weights are missing")
-    mapping = read_json(folder / INDEX).get("weight_map")
-    if not isinstance(mapping, dict) or not mapping or not all(isinstance(name, str) for name in mapping.values()):
-        raise GarCheckpointError(f"{folder / INDEX}: no weight_map from tensors to file names")
-    shards = [folder / name for name in sorted(set(mapping.values()))]
+    shards = [folder / name for name in shard_names(folder / INDEX)]
     missing = [shard.name for shard in shards if not shard.exists()]
     if missing:
         raise GarCheckpointError(
             f"{folder}: shards {', '.join(missing)} named in {INDEX} are missing; download them again"
         )
     return shards
+
+
+def shard_names(index: Path) -> list[str]:
+    """The file names in a checkpoint's index, sorted; plain names only, for what comes from a hub is not trusted."""
+    mapping = read_json(index).get("weight_map")
+    names = list(mapping.values()) if isinstance(mapping, dict) else []
+    if not names or not all(isinstance(name, str) and Path(name).name == name for name in names):
+        raise GarCheckpointError(f"{index}: no weight_map from tensors to file names")
+    return sorted(set(names))
 
 
 def _read_header(shard: Path) -> dict[str, Shape]:

@@ -195,9 +195,8 @@ def _parse_vision(mllm: Json) -> VisionConfig:
     known = ARCHITECTURES.get(name)
     if known is None:
         raise ValueError(f"vision architecture {name!r} is unknown (known: {', '.join(ARCHITECTURES)})")
-    for flag in ("use_post_transformer_norm",):
-        if args.get(flag):
-            raise ValueError(f"vision model_args.{flag} = true is not supported")
+    if args.get("use_post_transformer_norm"):
+        raise ValueError("vision model_args.use_post_transformer_norm = true is not supported")
     height, width = args["img_size"]
     rows, columns = args["ref_feat_shape"]
     patch = int(args.get("patch_size", 14))

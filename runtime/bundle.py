@@ -74,9 +74,21 @@ def read_manifest(folder: Path) -> Manifest:
     if schema != SCHEMA:
         raise GarBundleError(f"{path}: schema {schema!r}, expected {SCHEMA}; export the bundle again")
     try:
-        return Manifest.from_json(value)
+        manifest = Manifest.from_json(value)
+        _check_meaning(manifest)
+        return manifest
     except ValueError as error:
         raise GarBundleError(f"{folder}: {error}; export the bundle again") from None
+
+
+def _check_meaning(manifest: Manifest) -> None:
+    """ValueError for a manifest that is well-formed but cannot be run."""
+    missing = {"encoder", "roi_replay", "decoder"} - manifest.graphs.keys()
+    if missing:
+        raise ValueError(f"{FILE}.graphs: no {', '.join(sorted(missing))}")
+    for name, size in vars(manifest.dimensions).items():
+        if size < 1:
+            raise ValueError(f"{FILE}.dimensions.{name}: {size}, must be at least 1")
 
 
 def _verify(folder: Path, manifest: Manifest) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import sys
@@ -91,41 +92,43 @@ def run(
         stream = gar.open(picture, max_tiles).stream(question, masks, options)
     except GarPromptError as error:
         raise typer.BadParameter(str(error)) from None
-    _print(stream, as_json)
+    _print(stream, max_new_tokens, as_json)
 
 
 def number_masks(texts: list[str], question: str | None) -> dict[int, str]:
-    """`[K=]FILE` arguments to files by region number; a described region without a number gets -1, the default's."""
+    """`[K=]FILE` arguments to files by region number: those without one take the lowest that are free.
+
+    A single region that is described and has no number gets -1: the bundle knows which it is.
+    """
     regions: dict[int, str] = {}
-    unnumbered = 0
+    unnumbered = []
     for text in texts:
         match = _NUMBERED.fullmatch(text)
-        if match:
-            number, file = int(match[1]), match[2]
-        elif question is None and len(texts) == 1:
-            number, file = -1, text
-        else:
-            number, file = unnumbered, text
-            unnumbered += 1
+        if not match:
+            unnumbered.append(text)
+            continue
+        number, file = int(match[1]), match[2]
         if number in regions:
-            raise GarPromptError(f"region {number} is given twice ({regions[number]} and {file}); number masks with K=")
+            raise GarPromptError(f"region {number} is given twice ({regions[number]} and {file})")
         regions[number] = file
-    return regions
+    if question is None and len(texts) == 1 and unnumbered:
+        return {-1: unnumbered[0]}
+    free = (number for number in itertools.count() if number not in regions)
+    return regions | dict(zip(free, unnumbered, strict=False))
 
 
-def _print(stream: AnswerStream, as_json: bool) -> None:
+def _print(stream: AnswerStream, max_new_tokens: int, as_json: bool) -> None:
     if as_json:
         print(json.dumps(stream.finish().to_json(), ensure_ascii=False))
         return
-    try:
-        for piece in stream:
-            sys.stdout.write(piece)
-            sys.stdout.flush()
-    finally:
-        sys.stdout.write("\n")
+    for piece in stream:
+        sys.stdout.write(piece)
+        sys.stdout.flush()
+    print(flush=True)
     answer = stream.finish()
     if answer.finish_reason == "length":
-        print(f"(cut off after {len(answer.tokens)} tokens; --max-new-tokens allows more)", file=sys.stderr)
+        why = "--max-new-tokens allows more" if len(answer.tokens) == max_new_tokens else "the model's context is full"
+        print(f"(cut off after {len(answer.tokens)} tokens; {why})", file=sys.stderr)
 
 
 def main() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,13 +24,13 @@ class DecoderRunner:
         self.dtype = ports["inputs_embeds"]
         self.logits_dtype = ports["logits"]
 
-    def start(self, length: int) -> Sequence:
+    def start(self, length: int) -> TokenSequence:
         """An empty sequence with room for `length` positions."""
         capacity = -(-length // CAPACITY_STEP) * CAPACITY_STEP
-        return Sequence(self, min(capacity, max(self.dims.context, length)))
+        return TokenSequence(self, min(capacity, max(self.dims.context, length)))
 
 
-class Sequence:
+class TokenSequence:
     """One sequence's cache, allocated once, and the buffers that every decode step reuses."""
 
     def __init__(self, runner: DecoderRunner, capacity: int) -> None:
@@ -46,10 +44,11 @@ class Sequence:
         self._logits = empty((1, dims.vocab), runner.logits_dtype)
         self._write_index = empty((1,), np.dtype(np.int64))
         self._step_embeds = empty((1, 1, dims.hidden), runner.dtype)
-        self._step_mask = empty((1, 1, 1, capacity), np.dtype(np.bool_))
+        self._visible = runner.backend.zeros((capacity,), np.dtype(np.bool_))  # slots that the next step may look at
+        self._true = np.ones(1, np.bool_)
         self._step: Run | None = None
 
-    def prefill(self, embeds: Buffer) -> NDArray[np.floating]:
+    def prefill(self, embeds: Buffer) -> NDArray[np.float32]:
         """Append at most `PREFILL_CHUNK` embeddings [S,C]; logits [V] of the last position."""
         count, hidden = embeds.shape
         slots = np.arange(self.capacity)
@@ -58,16 +57,17 @@ class Sequence:
         mask.write((slots <= queries[:, None])[None, None])
         self._write_index.write(np.asarray([self.length], np.int64))
         self._bind(embeds.reshape(1, count, hidden), mask)()
+        self._visible.rows(self.length, self.length + count).write(np.ones(count, np.bool_))
         self.length += count
         return self._read_logits()
 
-    def step(self, embed: NDArray[np.floating]) -> NDArray[np.floating]:
+    def step(self, embed: NDArray[np.floating]) -> NDArray[np.float32]:
         """Append one token's embedding [C]; logits [V] of what follows it. Nothing is allocated but the logits."""
         self._step_embeds.write(embed[None, None])
-        self._step_mask.write((np.arange(self.capacity) <= self.length)[None, None, None])
+        self._visible.rows(self.length, self.length + 1).write(self._true)
         self._write_index.write(np.asarray([self.length], np.int64))
         if self._step is None:
-            self._step = self._bind(self._step_embeds, self._step_mask)
+            self._step = self._bind(self._step_embeds, self._visible.reshape(1, 1, 1, self.capacity))
         self._step()
         self.length += 1
         return self._read_logits()
@@ -82,5 +82,5 @@ class Sequence:
         outputs = {out: self._caches[source] for out, source in self._runner.graph.aliases.items()}
         return self._runner.session.bind(inputs, {"logits": self._logits, **outputs})
 
-    def _read_logits(self) -> NDArray[Any]:
+    def _read_logits(self) -> NDArray[np.float32]:
         return self._logits.read()[0].astype(np.float32)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,11 +26,14 @@ class VisionRunner:
         self._replay = backend.session("roi_replay")
         self.dtype = np.dtype(manifest.graphs["encoder"].outputs[0].dtype)
 
-    def encode(self, pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> Buffer:
-        """Pixels [T,3,h,w] and mask [T,h,w] -> features [T,P,C]."""
+    def encode(
+        self, pixels: NDArray[np.uint8], mask: NDArray[np.bool_], check: Callable[[], None] = lambda: None
+    ) -> Buffer:
+        """Pixels [T,3,h,w] and mask [T,h,w] -> features [T,P,C]; `check` is called now and then, and may raise."""
         dims = self._manifest.dimensions
         features = self._backend.empty((len(pixels), dims.tile_tokens, dims.hidden), self.dtype)
         for begin in range(0, len(pixels), TILES_AT_ONCE):
+            check()
             end = min(begin + TILES_AT_ONCE, len(pixels))
             values = normalise(pixels[begin:end], self._manifest.preprocess, self.dtype)
             inputs = {

@@ -38,4 +38,8 @@ class GarExportError(GarError):
 
 
 class GarValidationError(GarExportError):
-    """The graphs were written but do not compute what the torch model computes."""
+    """The graphs were written but do not compute what the torch model computes; `report` has every comparison."""
+
+    def __init__(self, message: str, report: object = None) -> None:
+        super().__init__(message)
+        self.report = report

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -12,8 +13,7 @@ from numpy.typing import NDArray
 from gar_edge.runtime.answer import Answer, FinishReason, StopWatch
 from gar_edge.runtime.backend import Backend, Buffer
 from gar_edge.runtime.bundle import Bundle
-from gar_edge.runtime.decode import PREFILL_CHUNK, DecoderRunner
-from gar_edge.runtime.decode import Sequence as TokenSequence
+from gar_edge.runtime.decode import PREFILL_CHUNK, DecoderRunner, TokenSequence
 from gar_edge.runtime.encode import VisionRunner
 from gar_edge.runtime.errors import GarBackendError, GarBundleError, GarMaskError, GarPromptError
 from gar_edge.runtime.images import ImageLike, MaskLike, fit_mask, load_image, load_mask, mask_box
@@ -59,6 +59,10 @@ class Gar:
     def open(self, image: ImageLike, max_tiles: int | None = None) -> Scene:
         """Open a picture: a path, a Pillow image, or RGB uint8 [H,W,3]. `max_tiles` replaces the bundle's limit."""
         begin = time.perf_counter()
+        dims = self.manifest.dimensions
+        most = dims.context // dims.tile_tokens - 2  # beside the thumbnail and one region
+        if max_tiles is not None and max_tiles > most:
+            raise GarPromptError(f"max_tiles {max_tiles} would overflow the model's context; at most {most} fit")
         tiles = cut_tiles(load_image(image), self.manifest.preprocess, max_tiles)
         return Scene(self, tiles, (time.perf_counter() - begin) * 1e3)
 
@@ -91,19 +95,33 @@ class Scene:
         Masks are paths, Pillow images or [H,W] arrays; one of another size than the picture is resized by nearest
         neighbour, with a warning. `GarMaskError` and `GarPromptError` are raised here, before anything is computed.
         """
+        if not isinstance(masks, Mapping) or not all(isinstance(number, int) for number in masks):
+            raise GarPromptError("masks must be a mapping of region numbers to masks, e.g. {0: mask}")
         numbers = sorted(masks)
         self._gar.prompts.check(question, numbers)
         watch = StopWatch()
         with watch.stage("preprocess"):
             regions = {number: self._region(number, masks[number]) for number in numbers}
-        return AnswerStream(self._gar, self.tiles, question, regions, options, watch, self._preprocess_ms)
+        # The picture's own preprocessing counts for the first answer about it only.
+        opening, self._preprocess_ms = self._preprocess_ms, 0.0
+        return AnswerStream(self._gar, self.tiles, question, regions, options, watch, opening)
 
     def _region(self, number: int, mask: MaskLike) -> NDArray[np.bool_]:
         try:
-            region = fit_mask(load_mask(mask), self.tiles.width, self.tiles.height)
+            region = load_mask(mask)
             mask_box(region)
         except GarMaskError as error:
             raise GarMaskError(f"region {number}: {error}") from None
+        size, (height, width) = (self.tiles.width, self.tiles.height), region.shape
+        if (width, height) != size:
+            warnings.warn(
+                f"region {number}: mask is {width}x{height}, the image {size[0]}x{size[1]}: "
+                "resized by nearest neighbour",
+                stacklevel=3,
+            )
+            region = fit_mask(region, *size)
+            if not region.any():
+                raise GarMaskError(f"region {number}: nothing is left of the mask at the image's size")
         return region
 
 
@@ -135,7 +153,9 @@ class AnswerStream:
         self._room = min(options.max_new_tokens, context - len(self._ids))
         self._tokens: list[int] = []
         self._pieces: list[str] = []
-        self._reason: FinishReason = "length"
+        self._reason: FinishReason = "cancelled"  # until the end says otherwise
+        self._failure: Exception | None = None
+        self._timings = watch.timings(preprocess_ms)
         self._text: Generator[str] = self._generate()
 
     def __iter__(self) -> Iterator[str]:
@@ -146,9 +166,11 @@ class AnswerStream:
         self._text.close()
 
     def finish(self) -> Answer:
-        """Wait for the rest and return the whole answer."""
+        """Wait for the rest and return the whole answer; raises again what iterating raised."""
         for _ in self._text:
             pass
+        if self._failure is not None:
+            raise self._failure
         return Answer(
             text="".join(self._pieces),
             tokens=tuple(self._tokens),
@@ -161,19 +183,23 @@ class AnswerStream:
 
     def _generate(self) -> Generator[str]:
         text = TextStream(self._gar.bundle.tokenizer, self._options.stop)
+        reason: FinishReason = "length"
         try:
             for token in self._generate_tokens():
                 self._tokens.append(token)
                 if token in self._gar.manifest.prompt.stop_tokens:
-                    self._reason = "stop"
+                    reason = "stop"
                     break
                 yield from self._piece(text.push(token))
                 if text.stopped:
-                    self._reason = "stop"
+                    reason = "stop"
                     break
             yield from self._piece(text.finish())
-        except GeneratorExit:  # whoever iterated has closed the stream
-            self._reason = "cancelled"
+            self._reason = reason
+        except _Cancelled:
+            yield from self._piece(text.finish())
+        except Exception as error:
+            self._failure = error
             raise
         finally:
             self._timings = self._watch.timings(self._preprocess_ms)
@@ -186,13 +212,9 @@ class AnswerStream:
     def _generate_tokens(self) -> Iterator[int]:
         sampler = Sampler(self._options)
         table = self._gar.bundle.token_table
-        logits_and_sequence = self._prefill()
-        if logits_and_sequence is None:
-            return
-        logits, sequence = logits_and_sequence
+        logits, sequence = self._prefill()
         for count in range(1, self._room + 1):
-            if self._cancelled():
-                return
+            self._check_cancelled()
             token = sampler(logits)
             self._watch.mark("first_token")
             yield token
@@ -200,17 +222,16 @@ class AnswerStream:
                 with self._watch.stage("decode"):
                     logits = sequence.step(table[token])
 
-    def _prefill(self) -> tuple[NDArray[np.floating], TokenSequence] | None:
-        """Encode, replay and prefill in chunks; None where it was cancelled on the way."""
+    def _prefill(self) -> tuple[NDArray[np.float32], TokenSequence]:
+        """Encode, replay and prefill in chunks."""
         embeds = self._embed()
         sequence = self._gar.decoder.start(len(self._ids) + self._room)
-        logits: NDArray[np.floating] | None = None
+        logits = np.empty(0, np.float32)
         for begin in range(0, len(self._ids), PREFILL_CHUNK):
-            if self._cancelled():
-                return None
+            self._check_cancelled()
             with self._watch.stage("prefill"):
                 logits = sequence.prefill(embeds.rows(begin, min(begin + PREFILL_CHUNK, len(self._ids))))
-        return None if logits is None else (logits, sequence)
+        return logits, sequence
 
     def _embed(self) -> Buffer:
         """The prompt's embeddings [S,C]: table rows, with tile and replayed features in their places."""
@@ -218,7 +239,7 @@ class AnswerStream:
         with self._watch.stage("preprocess"):
             mask = cut_mask(self._regions, self._tiles.grid, gar.manifest.preprocess, len(prompt.regions))
         with self._watch.stage("encode"):
-            features = gar.vision.encode(self._tiles.pixels, mask)
+            features = gar.vision.encode(self._tiles.pixels, mask, self._check_cancelled)
         with self._watch.stage("replay"):
             boxes = [mask_box(region) for region in self._regions.values()]
             replayed = gar.vision.replay(features, self._tiles.grid, boxes)
@@ -232,11 +253,13 @@ class AnswerStream:
                 _place(embeds, self._ids, prompt.replay_tokens[number], tokens)
         return embeds
 
-    def _cancelled(self) -> bool:
+    def _check_cancelled(self) -> None:
         if self._options.cancel is not None and self._options.cancel.is_set():
-            self._reason = "cancelled"
-            return True
-        return False
+            raise _Cancelled
+
+
+class _Cancelled(Exception):  # noqa: N818 - not an error: the caller's wish
+    """The options' event was set."""
 
 
 def _place(embeds: Buffer, ids: NDArray[np.int64], token: int, features: Buffer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from gar_edge.runtime.errors import GarError, GarImageError, GarMaskError
 ImageLike = str | Path | Image.Image | NDArray[np.generic]
 MaskLike = ImageLike
 Box = tuple[float, float, float, float]
+
+_DECODING = threading.Lock()  # the warnings filter, which decides on decompression bombs, belongs to the whole process
 
 
 def load_image(image: ImageLike) -> NDArray[np.uint8]:
@@ -42,13 +45,7 @@ def load_mask(mask: MaskLike) -> NDArray[np.bool_]:
 
 
 def fit_mask(mask: NDArray[np.bool_], width: int, height: int) -> NDArray[np.bool_]:
-    """The mask at the picture's size; one of another size is resized by nearest neighbour, with a warning."""
-    if mask.shape == (height, width):
-        return mask
-    warnings.warn(
-        f"mask is {mask.shape[1]}x{mask.shape[0]}, the image {width}x{height}: resized by nearest neighbour",
-        stacklevel=2,
-    )
+    """The mask resized to width x height by nearest neighbour."""
     rows = (np.arange(height) * mask.shape[0]) // height
     columns = (np.arange(width) * mask.shape[1]) // width
     return mask[rows[:, None], columns]
@@ -68,7 +65,7 @@ def _decoded(source: str | Path | Image.Image, error: type[GarError], what: str)
     """The decoded Pillow image, upright, or the error that says why not."""
     name = _name(source, what)
     try:
-        with warnings.catch_warnings():
+        with _DECODING, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what Pillow remarks on odd files either hurts, and is raised, or does not
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             if isinstance(source, Image.Image):
@@ -88,6 +85,12 @@ def _decoded(source: str | Path | Image.Image, error: type[GarError], what: str)
     except Exception as problem:  # Pillow's decoders raise whatever comes to them where a file is damaged
         reason = " ".join(str(problem).split()) or type(problem).__name__
         raise error(f"{name}: damaged or unreadable {what} ({reason})") from None
+
+
+def _two_valued(array: NDArray[np.generic]) -> bool:
+    """Whether there is zero and at most one other, finite value."""
+    marked = array[array != 0]
+    return bool(np.isfinite(marked).all() and (marked == marked[:1]).all())
 
 
 def _name(source: ImageLike, what: str) -> str:
@@ -131,4 +134,6 @@ def _mask_array(array: NDArray[np.generic]) -> NDArray[np.bool_]:
         raise GarMaskError(
             f"mask array must be [height, width] of bool or numbers, not {list(array.shape)} {array.dtype}"
         )
+    if array.dtype.kind == "f" and not _two_valued(array):
+        raise GarMaskError("mask array holds scores or logits, not a mask; compare them with a threshold first")
     return array != 0

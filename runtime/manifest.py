@@ -156,26 +156,32 @@ def _build(kind: type[T], value: Any, where: str) -> T:
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    """A JSON value as what a field's annotation says; ValueError where it is something else."""
+    if hint is Any:
+        return value
     if dataclasses.is_dataclass(hint):
         return _build(typing.cast("type[Any]", hint), value, where)
-    if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in args:
-            return None
-        kinds = [kind for kind in args if kind is not type(None)]
-        return value if len(kinds) > 1 and isinstance(value, tuple(kinds)) else _convert(kinds[0], value, where)
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is types.UnionType:
+        kinds = [types.NoneType if kind is None else kind for kind in args]
+        if isinstance(value, tuple(kind for kind in kinds if isinstance(kind, type))):
+            return value
+        (hint,) = (kind for kind in kinds if kind is not types.NoneType) if len(kinds) == 2 else (kinds[0],)
+        return _convert(hint, value, where)
     if origin is tuple:
-        if not isinstance(value, list):
-            raise ValueError(f"{where}: expected a list, found {type(value).__name__}")
-        return tuple(_convert(args[0], item, f"{where}[{i}]") for i, item in enumerate(value))
-    if hint is Any or (
-        origin is None and hint in (float,) and isinstance(value, (int, float)) and not isinstance(value, bool)
-    ):
-        return value
+        return tuple(_convert(args[0], item, f"{where}[{i}]") for i, item in enumerate(_expect(list, value, where)))
     if origin is not None:  # Mapping[str, X]
-        if not isinstance(value, dict):
-            raise ValueError(f"{where}: expected an object, found {type(value).__name__}")
-        return {key: _convert(args[1], item, f"{where}.{key}") for key, item in value.items()}
-    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise ValueError(f"{where}: expected {hint.__name__}, found {type(value).__name__}")
+        entries: dict[str, Any] = _expect(dict, value, where)
+        return {key: _convert(args[1], item, f"{where}.{key}") for key, item in entries.items()}
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    return _expect(hint, value, where)
+
+
+def _expect(kind: type, value: Any, where: str) -> Any:
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise ValueError(f"{where}: expected {_JSON.get(kind, kind.__name__)}, found {type(value).__name__}")
     return value
+
+
+_JSON: Mapping[type, str] = {list: "a list", dict: "an object"}

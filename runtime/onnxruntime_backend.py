@@ -69,7 +69,10 @@ class OnnxRuntimeSession:
         alive = (dict(inputs), dict(outputs))
 
         def run(alive: object = alive) -> None:
-            self._session.run_with_iobinding(binding)
+            try:
+                self._session.run_with_iobinding(binding)
+            except Exception as error:  # onnxruntime again
+                raise GarBackendError(f"ONNX Runtime failed: {_first_line(error)}") from None
 
         return run
 
@@ -99,7 +102,7 @@ class OnnxRuntimeBackend:
         try:
             return OnnxRuntimeSession(self._ort.InferenceSession(path, options, providers=[CPU]))
         except Exception as error:  # onnxruntime's exceptions share no base class below Exception
-            reason = str(error).strip().splitlines()[0]
+            reason = _first_line(error)
             raise GarBackendError(
                 f"{path}: ONNX Runtime {self._ort.__version__} refuses the graph ({reason}); "
                 "opset 24 needs 1.24 or newer"
@@ -110,6 +113,10 @@ class OnnxRuntimeBackend:
 
     def zeros(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> HostBuffer:
         return HostBuffer(_allocate(shape, dtype, np.zeros))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _allocate(shape: tuple[int, ...], dtype: np.dtype[Any], make: Any) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 
 import platformdirs
@@ -21,18 +22,26 @@ def default_bundle(name: str) -> Path:
 
 
 def remember_bundle(folder: Path) -> None:
-    """Note the bundle exported last, for `gar-run` without `--model`."""
-    _pointer().parent.mkdir(parents=True, exist_ok=True)
-    _pointer().write_text(str(folder.resolve()) + "\n", encoding="utf-8")
+    """Note the bundle exported last, for `gar-run` without `--model`; a home that cannot be written to is a warning."""
+    pointer = _pointer()
+    scratch = pointer.with_name(f"{pointer.name}.{os.getpid()}")
+    try:
+        pointer.parent.mkdir(parents=True, exist_ok=True)
+        scratch.write_text(str(folder.resolve()) + "\n", encoding="utf-8")
+        scratch.replace(pointer)
+    except OSError as error:
+        warnings.warn(
+            f"{pointer.parent}: cannot note the last bundle ({error.strerror}); gar-run will need --model", stacklevel=2
+        )
 
 
 def last_bundle() -> Path | None:
-    """The bundle exported last, or None where there is none any more."""
+    """The bundle exported last, which may be gone by now, or None where none was noted."""
     try:
-        folder = Path(_pointer().read_text(encoding="utf-8").strip())
+        text = _pointer().read_text(encoding="utf-8").strip()
     except OSError:
         return None
-    return folder if folder.is_dir() else None
+    return Path(text) if text else None
 
 
 def _pointer() -> Path:

@@ -30,9 +30,15 @@ class PromptBuilder:
     """Renders, tokenises and expands prompts; one per loaded bundle."""
 
     def __init__(self, spec: Prompt, tile_tokens: int, tokenizer: Tokenizer, chat_template: str) -> None:
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+        # The environment in which transformers renders chat templates.
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        )
         environment.globals["raise_exception"] = _raise
-        self._chat = environment.from_string(chat_template)
+        try:
+            self._chat = environment.from_string(chat_template)
+        except jinja2.TemplateError as error:
+            raise GarPromptError(f"the chat template cannot be used: {error}") from None
         plain = ImmutableSandboxedEnvironment(keep_trailing_newline=True)
         self._describe = plain.from_string(spec.describe_format)
         self._ask = plain.from_string(spec.ask_format)
@@ -81,7 +87,7 @@ class PromptBuilder:
         try:
             chat = self._chat.render(messages=[turn], add_generation_prompt=True, bos_token=self._spec.begin_text)
         except jinja2.TemplateError as error:
-            raise GarPromptError(f"the bundle's chat template failed: {error}") from None
+            raise GarPromptError(f"the chat template failed: {error}") from None
         ids = np.asarray(self._tokenizer.encode(chat, add_special_tokens=False).ids, np.int64)
         repeats = np.ones_like(ids)
         repeats[ids == self._spec.image_token] = tiles * self._tile_tokens

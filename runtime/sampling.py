@@ -38,6 +38,8 @@ class Options:
             raise GarPromptError(f"top_p must be above 0 and at most 1, not {self.top_p}")
         if self.top_k < 0:
             raise GarPromptError(f"top_k must be 0 (all) or more, not {self.top_k}")
+        if self.seed is not None and self.seed < 0:
+            raise GarPromptError(f"seed must be 0 or more, not {self.seed}")
         if any(not text for text in self.stop):
             raise GarPromptError("a stop text must not be empty")
 
@@ -54,13 +56,19 @@ class Sampler:
         options = self._options
         if options.temperature == 0:
             return int(logits.argmax())
-        order = np.argsort(-logits, kind="stable")
-        if options.top_k:
-            order = order[: options.top_k]
-        scaled = logits[order].astype(np.float64) / options.temperature
-        weights = np.exp(scaled - scaled[0])
+        ids = np.arange(len(logits))
+        if 0 < options.top_k < len(logits):
+            ids = np.argpartition(-logits, options.top_k - 1)[: options.top_k]
+        with np.errstate(over="ignore", under="ignore"):
+            weights = np.exp((logits[ids].astype(np.float64) - float(logits.max())) / options.temperature)
         weights /= weights.sum()
-        # The token that crosses top_p still belongs to the set.
-        kept = int(np.searchsorted(weights.cumsum(), options.top_p)) + 1
-        weights = weights[:kept] / weights[:kept].sum()
-        return int(self._random.choice(order[:kept], p=weights))
+        if options.top_p < 1:
+            # Tokens rarer than this cannot be needed to reach top_p: leaving them out spares sorting the vocabulary.
+            likely = weights >= (1 - options.top_p) / len(weights)
+            ids, weights = ids[likely], weights[likely]
+            order = np.argsort(-weights, kind="stable")
+            ids, weights = ids[order], weights[order]
+            # The token that crosses top_p still belongs to the set.
+            kept = int(np.searchsorted(weights.cumsum(), options.top_p)) + 1
+            ids, weights = ids[:kept], weights[:kept] / weights[:kept].sum()
+        return int(self._random.choice(ids, p=weights))

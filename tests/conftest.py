@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import os
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from gar_edge.export import bundle_writer
 from gar_edge.export.bundle_writer import ExportOptions, export_bundle
-from gar_edge.export.graphs import Precision
+from gar_edge.export.graphs import Precision, TracedGraph
 from gar_edge.export.progress import Silent
 from gar_edge.models.checkpoint import Checkpoint
 from gar_edge.models.sizes import Preset, Size
@@ -39,6 +43,21 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("home")
     os.environ[HOME] = str(folder)
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def traced_once() -> Iterator[None]:
+    """Trace each model once: exports in one process then take copies, which saves most of the suite's time."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("trace_encoder", "trace_decoder"):
+            cached = functools.cache(getattr(bundle_writer, name))
+            patch.setattr(bundle_writer, name, functools.partial(_copy_of, cached))
+        yield
+
+
+def _copy_of(trace: Callable[..., TracedGraph], *arguments: Any) -> TracedGraph:
+    traced = trace(*arguments)
+    return replace(traced, model=traced.model.clone())
 
 
 @pytest.fixture(scope="session", params=sorted(SHAPES))

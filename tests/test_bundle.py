@@ -330,6 +330,19 @@ def test_a_list_items_wrong_type_is_named_with_its_place(folder: Path) -> None:
     refused(folder, "gar.json.prompt.replay_tokens[1]: expected int, found str")
 
 
+@pytest.mark.parametrize(("path", "value"), [("graphs", {}), ("dimensions.hidden", 0)])
+def test_a_manifest_that_cannot_be_run_is_refused(folder: Path, path: str, value: object) -> None:
+    manifest = json.loads((folder / "gar.json").read_text())
+    *parents, name = path.split(".")
+    target = manifest
+    for parent in parents:
+        target = target[parent]
+    target[name] = value
+    (folder / "gar.json").write_text(json.dumps(manifest))
+    with pytest.raises(GarBundleError, match=rf"gar\.json\.{path}"):
+        Bundle.open(folder)
+
+
 def test_a_whole_number_is_a_float(folder: Path) -> None:
     edit_manifest(folder, lambda manifest: manifest["replay"].update(spatial_scale=1))
     assert Bundle.open(folder).manifest.replay.spatial_scale == 1

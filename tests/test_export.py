@@ -26,7 +26,7 @@ from gar_edge.models.standin import random_checkpoint_of
 from gar_edge.models.weights import TOKEN_TABLE
 from gar_edge.runtime import Gar, Options
 from gar_edge.runtime.errors import GarCheckpointError, GarExportError, GarValidationError
-from gar_edge.runtime.paths import last_bundle
+from gar_edge.runtime.paths import HOME, last_bundle
 
 QUICK = ExportOptions(validate=False)
 
@@ -128,6 +128,32 @@ def test_an_existing_bundle_is_replaced_only_by_force(tmp_path: Path) -> None:
     assert nothing_but(tmp_path, "a")
 
 
+def test_force_that_fails_in_the_last_moment_gives_the_old_bundle_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export_bundle(tiny(), tmp_path / "a", QUICK, Silent())
+    rename = Path.rename
+
+    def failing(self: Path, target: Path) -> Path:
+        if ".partial-" in self.name and not self.name.endswith("-old"):
+            raise OSError(errno.EIO, "the disk is gone")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(GarExportError, match="the disk is gone"):
+        export_bundle(tiny(), tmp_path / "a", replace(QUICK, force=True, max_tiles=2), Silent())
+    assert Gar.load(tmp_path / "a").manifest.preprocess.max_tiles == 6
+    assert nothing_but(tmp_path, "a")
+
+
+def test_a_home_that_cannot_be_written_to_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv(HOME, str(tmp_path / "file" / "home"))
+    with pytest.warns(UserWarning, match="gar-run will need --model"):
+        export_bundle(tiny(), tmp_path / "a", QUICK, Silent())
+    assert (tmp_path / "a" / "gar.json").exists()
+
+
 def test_force_does_not_replace_what_is_no_bundle(tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "precious.txt").write_text("x")
@@ -143,6 +169,8 @@ def test_a_graph_that_computes_something_else_is_not_kept(tmp_path: Path, monkey
     monkeypatch.setattr(bundle_writer, "validate", lambda _, *rest: original(other, *rest))
     with pytest.raises(GarValidationError, match=r"encoder: max diff .*allowed: cosine") as error:
         export_bundle(tiny(), tmp_path / "a", ExportOptions(), Silent())
+    assert isinstance(error.value.report, validate.Report)
+    assert [check.ok for check in error.value.report.checks][:2] == [True, False]
     assert "roi_replay" not in str(error.value)  # has no weights: it is still right
     assert nothing_but(tmp_path)
 
@@ -206,10 +234,13 @@ def test_an_interrupted_export_leaves_nothing_behind(tmp_path: Path, kind: signa
 def test_what_a_killed_export_left_is_swept_by_the_next(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as gone:
         gone.wait()
-    (tmp_path / f".a.partial-{gone.pid}").mkdir()
-    (tmp_path / f".a.partial-{os.getpid() + 0}x").mkdir()
+    old, fresh, alive = (tmp_path / f".a.partial-{pid}" for pid in (gone.pid, f"0{gone.pid}", f"0{os.getpid()}"))
+    for folder in (old, fresh, alive):
+        folder.mkdir()
+    for folder in (old, alive):
+        os.utime(folder, (time.time() - 4000,) * 2)
     export_bundle(tiny(), tmp_path / "a", QUICK, Silent())
-    assert nothing_but(tmp_path, "a", f".a.partial-{os.getpid()}x")
+    assert nothing_but(tmp_path, "a", fresh.name, alive.name)
 
 
 def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
@@ -217,6 +248,9 @@ def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
     foreign = random_checkpoint_of(replace(SHAPES["tied"], first_special_token=310), "foreign")
     with pytest.raises(GarCheckpointError, match="the tokenizer has 328 tokens, the token table 318"):
         export_bundle(replace(checkpoint, tokenizer_json=foreign.tokenizer_json), tmp_path / "a", QUICK, Silent())
+    broken = checkpoint.chat_template + "{% generation %}"
+    with pytest.raises(GarCheckpointError, match="chat template cannot be used"):
+        export_bundle(replace(checkpoint, chat_template=broken), tmp_path / "a", QUICK, Silent())
     with pytest.raises(GarCheckpointError, match="never writes the image token"):
         export_bundle(replace(checkpoint, chat_template="{{ bos_token }}"), tmp_path / "a", QUICK, Silent())
     assert nothing_but(tmp_path)

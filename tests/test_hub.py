@@ -9,11 +9,12 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -39,6 +40,7 @@ class Repository:
     gated: bool = False
     cut_at: int | None = None  # bytes of the weights after which the line drops, once
     reset: bool = False  # drop it rudely, with a TCP reset
+    stalled: Event | None = None  # instead of dropping the line, fall silent until this is set
     withheld: bool = False  # the weights are listed, but not there
 
     def commit(self, revision: str) -> str | None:
@@ -158,6 +160,9 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 headers["Content-Range"] = f"bytes {begin}-{len(data) - 1}/{len(data)}"
             cut, repository.cut_at = repository.cut_at, None
             self.reply(206 if begin else 200, data[begin:], headers, cut)
+            if cut is not None and repository.stalled is not None:
+                self.wfile.flush()
+                repository.stalled.wait(30)
             if cut is not None and repository.reset:
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 self.wfile.close()
@@ -262,6 +267,9 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
     hub = Hub({f"org/{name}": Repository(files | code) for name in names})
     hub.repositories["org/cut"] = Repository(weights, cut_at=CHUNK + 1000)
     hub.repositories["org/reset"] = Repository(weights, cut_at=1000, reset=True)
+    for name in ("killed", "damaged"):  # each with weights of its own, for the part is named by their digest
+        own = weights | {"model.safetensors": os.urandom(CHUNK + (2 << 20))}
+        hub.repositories[f"org/{name}"] = Repository(own, cut_at=CHUNK + 70_000, stalled=Event())
     hub.repositories["org/withheld"] = Repository(weights, withheld=True)
     hub.repositories["org/gated"] = Repository(files, gated=True)
     hub.repositories["org/empty"] = Repository({"README.md": b"nothing here"})
@@ -317,14 +325,51 @@ def test_a_dropped_line_is_resumed_where_it_broke(driver: Driver, hub: Hub) -> N
     assert (folder / "model.safetensors").read_bytes() == hub.repositories["org/cut"].files["model.safetensors"]
 
 
-def test_after_a_reset_line_the_next_run_completes(driver: Driver, hub: Hub) -> None:
-    answer = driver("download", "org/reset")
-    if "folder" not in answer:  # newer hub libraries resume by themselves
-        assert "\n" not in answer["error"]
-        assert answer["error"].startswith("org/reset: download failed (")
-        assert "run again" in answer["error"]
+def test_a_reset_line_is_a_failure_and_the_next_run_completes(driver: Driver, hub: Hub) -> None:
+    text = driver.refused("org/reset")
+    assert text.startswith("org/reset: download failed (")
+    assert "run again" in text
     folder = driver.download("org/reset")
     assert (folder / "model.safetensors").read_bytes() == hub.repositories["org/reset"].files["model.safetensors"]
+
+
+def kill_halfway(driver: Driver, hub: Hub, repository: str) -> Path:
+    """A download whose process is killed in the middle of the weights; what is left of them."""
+    before = set(driver.home.rglob("*.part"))
+    command = [sys.executable, "-c", f"from gar_edge.models.hub import download; download({repository!r})"]
+    with subprocess.Popen(command, env=environment(hub.url, driver.home), stderr=subprocess.DEVNULL) as process:
+        for _ in range(600):
+            parts = [
+                path for path in driver.home.rglob("*.part") if path not in before and path.stat().st_size >= CHUNK
+            ]
+            if parts:
+                break
+            time.sleep(0.05)
+        process.kill()
+    stalled = hub.repositories[repository].stalled
+    assert stalled is not None
+    stalled.set()
+    (part,) = parts
+    return part
+
+
+def test_after_a_kill_the_next_run_goes_on_where_it_broke(driver: Driver, hub: Hub) -> None:
+    part = kill_halfway(driver, hub, "org/killed")
+    assert part.stat().st_size == CHUNK
+    hub.requests.clear()
+    folder = driver.download("org/killed")
+    ranges = [ranged for _, path, ranged in hub.requests if path.startswith("/blobs/")]
+    assert ranges == [f"bytes={CHUNK}-"]
+    assert (folder / "model.safetensors").read_bytes() == hub.repositories["org/killed"].files["model.safetensors"]
+    assert not part.exists()
+
+
+def test_a_beginning_that_was_damaged_on_disk_is_not_kept(driver: Driver, hub: Hub) -> None:
+    part = kill_halfway(driver, hub, "org/damaged")
+    part.write_bytes(bytes(CHUNK))
+    assert "model.safetensors arrived damaged" in driver.refused("org/damaged")
+    folder = driver.download("org/damaged")
+    assert (folder / "model.safetensors").read_bytes() == hub.repositories["org/damaged"].files["model.safetensors"]
 
 
 def test_files_fetched_before_a_failure_are_kept(driver: Driver, hub: Hub) -> None:

@@ -361,6 +361,12 @@ def test_a_fraction_in_a_mask_array_marks() -> None:
     assert load_mask(np.array([[0.0, 0.25]])).tolist() == [[False, True]]
 
 
+@pytest.mark.parametrize("array", [[[0.0, 0.25, -3.1]], [[0.0, np.nan]], [[np.inf, 0.0]]])
+def test_scores_and_logits_are_no_mask(array: list[list[float]]) -> None:
+    with pytest.raises(GarMaskError, match="compare them with a threshold"):
+        load_mask(np.array(array))
+
+
 def test_a_mask_array_may_have_one_channel() -> None:
     np.testing.assert_array_equal(load_mask(REGION[..., None]), REGION)
 
@@ -389,21 +395,19 @@ def test_an_exif_rotated_mask_is_turned_upright(tmp_path: Path) -> None:
     np.testing.assert_array_equal(load_mask(tmp_path / "m.png"), REGION)
 
 
-def test_a_mask_of_the_pictures_size_is_kept_without_a_warning() -> None:
+def test_a_mask_of_the_pictures_size_is_kept() -> None:
     np.testing.assert_array_equal(fit_mask(REGION, 3, 2), REGION)
 
 
 def test_two_by_two_becomes_four_by_four_by_nearest_neighbour() -> None:
-    with pytest.warns(UserWarning, match="mask is 2x2, the image 4x4: resized by nearest neighbour"):
-        found = fit_mask(np.array([[True, False], [False, True]]), 4, 4)
+    found = fit_mask(np.array([[True, False], [False, True]]), 4, 4)
     expected = [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]]
     np.testing.assert_array_equal(found, np.array(expected, bool))
 
 
 def test_a_mask_is_stretched_to_another_aspect_ratio() -> None:
     # Three columns to six double, two rows to one keep the first.
-    with pytest.warns(UserWarning, match="mask is 3x2, the image 6x1"):
-        found = fit_mask(REGION, 6, 1)
+    found = fit_mask(REGION, 6, 1)
     np.testing.assert_array_equal(found, np.array([[0, 0, 1, 1, 0, 0]], bool))
 
 

@@ -4,6 +4,7 @@ import re
 import threading
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from conftest import SHAPES
 from tokenizers import Tokenizer
 
 from gar_edge.models.checkpoint import Checkpoint
-from gar_edge.runtime import Gar, GarMaskError, GarPromptError, Options, decode
+from gar_edge.runtime import Gar, GarBackendError, GarMaskError, GarPromptError, Options, decode
 from gar_edge.runtime.tiling import choose_grid
 
 TIE = 1e-4  # closer calls of the reference's two best logits are nobody's to win
@@ -269,6 +270,64 @@ def test_a_closed_stream_keeps_what_there_was(tiny_bundle: Path, picture: np.nda
     assert (answer.text, answer.finish_reason) == (first, "cancelled")
 
 
+def test_a_stream_closed_before_it_began_is_an_empty_answer(tiny_bundle: Path, picture: np.ndarray) -> None:
+    stream = Gar.load(tiny_bundle).open(picture).stream(None, {1: rectangle(picture, 0, 0, 1, 1)})
+    stream.close()
+    answer = stream.finish()
+    assert (answer.text, answer.tokens, answer.finish_reason) == ("", (), "cancelled")
+
+
+def test_a_failure_is_raised_again_not_answered(
+    tiny_bundle: Path, picture: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = Gar.load(tiny_bundle).open(picture).stream(None, {1: rectangle(picture, 0, 0, 1, 1)})
+
+    def broken(*_: object) -> None:
+        raise GarBackendError("engine on fire")
+
+    monkeypatch.setattr(decode.TokenSequence, "prefill", broken)
+    for _ in range(2):
+        with pytest.raises(GarBackendError, match="engine on fire"):
+            stream.finish()
+
+
+def test_cancelling_is_noticed_between_batches_of_tiles(
+    tiny_bundle: Path, picture: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gar_edge.runtime.encode.TILES_AT_ONCE", 1)
+    gar, cancel, encoded = Gar.load(tiny_bundle), threading.Event(), []
+    bind = gar.vision._encoder.bind
+
+    def cancelling(*buffers: Any) -> Any:
+        encoded.append(1)
+        cancel.set()
+        return bind(*buffers)
+
+    monkeypatch.setattr(gar.vision._encoder, "bind", cancelling)
+    answer = gar.open(picture).describe(rectangle(picture, 0, 0, 1, 1), options=Options(cancel=cancel))
+    assert (answer.finish_reason, len(encoded)) == ("cancelled", 1)
+
+
+def test_tiles_beyond_the_context_are_refused_at_once(tiny_bundle: Path, picture: np.ndarray) -> None:
+    with pytest.raises(GarPromptError, match="at most 254 fit"):
+        Gar.load(tiny_bundle).open(picture, max_tiles=10**9)
+
+
+@pytest.mark.parametrize("masks", [[np.ones((2, 2), bool)], {"0": np.ones((2, 2), bool)}])
+def test_masks_must_be_numbered(tiny_bundle: Path, picture: np.ndarray, masks: Any) -> None:
+    with pytest.raises(GarPromptError, match="mapping of region numbers"):
+        Gar.load(tiny_bundle).open(picture).ask("<Prompt0>", masks)
+
+
+def test_opening_a_picture_counts_for_its_first_answer_only(tiny_bundle: Path, picture: np.ndarray) -> None:
+    scene = Gar.load(tiny_bundle).open(picture.repeat(8, axis=0).repeat(8, axis=1))
+    mask, options = np.ones((720, 1040), bool), Options(max_new_tokens=1)
+    opening = scene._preprocess_ms
+    scene.describe(mask, options=options)
+    assert opening > 0
+    assert scene._preprocess_ms == 0
+
+
 def test_threads_share_a_model(tiny_bundle: Path, picture: np.ndarray) -> None:
     gar = Gar.load(tiny_bundle)
     masks = [rectangle(picture, 0.1 * k, 0.1, 0.1 * k + 0.3, 0.9) for k in range(4)]
@@ -299,6 +358,6 @@ def test_a_mask_of_another_size_is_resized_with_a_warning(tiny_bundle: Path, pic
     mask = rectangle(picture, 0.2, 0.2, 0.8, 0.8)
     twice = mask.repeat(2, axis=0).repeat(2, axis=1)
     options = Options(max_new_tokens=5)
-    with pytest.warns(UserWarning, match="mask is 260x180, the image 130x90"):
+    with pytest.warns(UserWarning, match="region 1: mask is 260x180, the image 130x90"):
         answer = scene.describe(twice, options=options)
     assert answer.tokens == scene.describe(mask, options=options).tokens

@@ -40,6 +40,10 @@ def test_frequencies(options: Options, expected: list[float]) -> None:
     np.testing.assert_allclose(frequencies(options), expected, atol=0.015)
 
 
+def test_a_vanishing_temperature_is_greedy() -> None:
+    assert Sampler(Options(temperature=1e-310, seed=0))(LOGITS) == 1
+
+
 def test_huge_logits_do_not_overflow() -> None:
     assert Sampler(Options(temperature=0.1, seed=0))(np.array([1e4, -1e4], np.float32)) == 0
 
@@ -47,7 +51,7 @@ def test_huge_logits_do_not_overflow() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [("max_new_tokens", 0), ("temperature", -1.0), ("temperature", float("nan")), ("top_p", 0.0), ("top_p", 1.1),
-     ("top_k", -1), ("stop", ("",))],
+     ("top_k", -1), ("seed", -1), ("stop", ("",))],
 )  # fmt: skip
 def test_impossible_options_are_refused(name: str, value: object) -> None:
     with pytest.raises(GarPromptError, match="must"):
