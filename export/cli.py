@@ -104,7 +104,7 @@ def _check_usage(
 
 
 def _open(size: Size | None, checkpoint: Path | None, revision: str | None, random_weights: bool) -> Checkpoint:
-    from gar_edge.models.checkpoint import open_checkpoint
+    from gar_edge.models.checkpoint import open_checkpoint, shipped_checkpoint
     from gar_edge.models.hub import hub_checkpoint
     from gar_edge.models.standin import random_checkpoint
 
@@ -114,7 +114,7 @@ def _open(size: Size | None, checkpoint: Path | None, revision: str | None, rand
     if random_weights:
         return random_checkpoint(size)
     if size.preset.hub is None:
-        raise GarExportError(f"--size {size.value}: no trained weights are shipped; add --random-weights")
+        return open_checkpoint(shipped_checkpoint(size), name=f"gar-{size.value}")
     return hub_checkpoint(size.preset.hub, revision)
 
 

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from gar_edge.models.config import GarConfig, Preprocessing, parse_config, parse_preprocessing, read_json
+from gar_edge.models.sizes import Size
 from gar_edge.models.weights import HEAD, Shape, WeightSource, expected_shapes
 from gar_edge.runtime.errors import GarCheckpointError
 
@@ -77,6 +78,11 @@ class SafetensorsWeights:
                 return tensor
         except (OSError, SafetensorError) as error:
             raise GarCheckpointError(f"{self._files[name]}: cannot read {name} ({error}); download it again") from None
+
+
+def shipped_checkpoint(size: Size) -> Path:
+    """The folder of a checkpoint that comes with the package."""
+    return Path(__file__).parent / size.value / "checkpoint"
 
 
 def open_checkpoint(folder: Path, name: str | None = None, revision: str | None = None) -> Checkpoint:

@@ -1,0 +1,107 @@
+"""Puts an exported bundle through an exam: accuracy per task, swapped masks, time per answer. Never imports torch."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from gar_edge.models.nano import exam, wording
+from gar_edge.models.nano.exam import Question
+from gar_edge.models.nano.scenes import Mask
+from gar_edge.runtime import Gar, Scene
+from gar_edge.runtime.backend import Buffer
+from gar_edge.runtime.encode import VisionRunner
+from gar_edge.runtime.images import Box
+from gar_edge.runtime.tiling import Grid
+
+FACTS = "describe_facts"  # share of a description's attributes that are stated and true
+SWAP = "swap"  # both the question and the same with the two masks swapped answered right
+
+
+@dataclass
+class Result:
+    """Right answers and questions per task, milliseconds of every answer, and every answer with its question."""
+
+    right: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    asked: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    milliseconds: list[float] = field(default_factory=list)
+    answers: list[tuple[Question, str]] = field(default_factory=list)
+
+    def count(self, task: str, right: float, asked: int = 1) -> None:
+        """Add to one task."""
+        self.right[task] += right
+        self.asked[task] += asked
+
+    def report(self) -> dict[str, Any]:
+        """`accuracy` (0…1) and `count` per task, and the mean and 95th percentile of milliseconds per answer."""
+        times = sorted(self.milliseconds)
+        return {
+            "accuracy": {task: round(self.right[task] / count, 4) for task, count in sorted(self.asked.items())},
+            "count": dict(sorted(self.asked.items())),
+            "milliseconds": {
+                "mean": round(sum(times) / max(len(times), 1), 1),
+                "p95": round(times[int(0.95 * (len(times) - 1))], 1) if times else 0.0,
+            },
+        }
+
+
+class ZeroReplay(VisionRunner):
+    """Replays nothing: every region's features are zero, so that only the masks in the tiles tell regions."""
+
+    def replay(self, features: Buffer, grid: Grid, boxes: Sequence[Box]) -> Buffer:
+        """Zeros [R,P,C]."""
+        replayed = super().replay(features, grid, boxes)
+        replayed.write(np.zeros(replayed.shape, replayed.dtype))
+        return replayed
+
+
+def evaluate(model: Path, seed: int, scenes: Iterable[int], zero_replay: bool = False) -> Result:
+    """Ask everything about the scenes of these numbers, drawn from `seed`."""
+    gar = Gar.load(model)
+    if zero_replay:
+        gar.vision = ZeroReplay(gar.backend, gar.manifest)
+    result = Result()
+    for index in scenes:
+        questions = exam.scene(seed, index)
+        scene = gar.open(questions[0].scene.image)
+        for question in questions:
+            begin = time.perf_counter()
+            answer = _answer(scene, question.turn.question, question.masks)
+            result.milliseconds.append((time.perf_counter() - begin) * 1e3)
+            result.answers.append((question, answer))
+            _mark(result, question, answer, scene)
+    return result
+
+
+def _answer(scene: Scene, asked: str | None, masks: dict[int, Mask]) -> str:
+    if asked is not None:
+        return scene.ask(asked, masks).text.strip()
+    [(region, mask)] = masks.items()
+    return scene.describe(mask, region=region).text.strip()
+
+
+def _mark(result: Result, question: Question, answer: str, scene: Scene) -> None:
+    turn = question.turn
+    right = answer == turn.answer
+    result.count(turn.task, right)
+    if turn.task == "describe":
+        stated, true = wording.parse_description(answer), wording.parse_description(turn.answer)
+        result.count(FACTS, sum(stated.get(name) == fact for name, fact in true.items()), len(true))
+    elif question.swapped is not None:
+        other = _answer(scene, turn.question, question.swap())
+        result.count(SWAP, right and other == question.swapped)
+
+
+def table(report: dict[str, Any]) -> Table:
+    """The report for a terminal."""
+    rows = Table("task", "right", "questions", title=f"{report['milliseconds']['mean']} ms an answer")
+    for task, accuracy in report["accuracy"].items():
+        rows.add_row(task, f"{100 * accuracy:.1f} %", str(report["count"][task]))
+    return rows
