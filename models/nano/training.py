@@ -140,7 +140,7 @@ class Trainer:
         tally = _Tally()
         saved = clock = time.monotonic()
         for batch in loader:
-            tally.add(*self._update(batch))
+            tally.add(*self._update(batch.to(self.device)))
             self.step += 1
             now = time.monotonic()
             self.minutes += min(now - clock, 60) / 60
@@ -167,7 +167,7 @@ class Trainer:
             parts["align"], parts["names"] = model.align_loss(features, replayed, batch)
             total = parts["align"] + 0.5 * parts["names"]
         else:
-            hinted = torch.rand(len(batch.tiles)) < (1.0 if text else self.plan.hint_share(self.step))
+            hinted = torch.rand(len(batch.tiles)).to(self.device) < (1.0 if text else self.plan.hint_share(self.step))
             hints = model.painter.hints(batch) * hinted[batch.owner][:, None, None]
             waits = self.plan.encoder_waits(self.step)
             seen, told = (features.detach(), replayed.detach()) if waits else (features, replayed)
