@@ -43,3 +43,7 @@ class GarValidationError(GarExportError):
     def __init__(self, message: str, report: object = None) -> None:
         super().__init__(message)
         self.report = report
+
+
+class GarCalibrationError(GarExportError):
+    """Calibration samples are missing or unusable, or the model's activations are; nothing was left behind."""
