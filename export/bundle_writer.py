@@ -7,20 +7,28 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 import psutil
+import torch
 
+from gar_edge.calibration.plan import ROUNDED, SCALE
+from gar_edge.calibration.rounding import int8_per_channel
+from gar_edge.calibration.sites import HEAD
 from gar_edge.export import describe
-from gar_edge.export.graphs import Precision, TracedGraph, trace_decoder, trace_encoder, trace_replay
+from gar_edge.export.forms import Forms, trace_graphs
+from gar_edge.export.graphs import Precision, TracedGraph
 from gar_edge.export.progress import Progress
+from gar_edge.export.quantise import Quantising, write_quantised
 from gar_edge.export.validate import Report, validate
-from gar_edge.export.weights_file import DataFile, parameter_bytes, stream_weights
+from gar_edge.export.weights_file import DataFile, Stored, parameter_bytes, point_at, stream_weights
 from gar_edge.models.checkpoint import Checkpoint
 from gar_edge.models.weights import TOKEN_TABLE, Recipe
 from gar_edge.runtime.bundle import remember_digests, sha256
@@ -34,12 +42,16 @@ _MARGIN = 64 << 20  # bytes beside the weights: graphs, tokenizer, manifest
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """max_tiles None keeps the checkpoint's limit; force replaces an existing bundle; validate compares with torch."""
+    """max_tiles None keeps the checkpoint's limit; force replaces an existing bundle; validate compares with torch.
+
+    quantising: how, for the precisions that quantise.
+    """
 
     precision: Precision = Precision.FP32
     max_tiles: int | None = None
     force: bool = False
     validate: bool = True
+    quantising: Quantising = field(default_factory=Quantising)
 
 
 @dataclass(frozen=True)
@@ -48,6 +60,7 @@ class Exported:
     manifest: Manifest
     report: Report | None
     bytes: int
+    account: Mapping[str, Any] | None = None
 
 
 def export_bundle(checkpoint: Checkpoint, destination: Path, options: ExportOptions, progress: Progress) -> Exported:
@@ -57,60 +70,94 @@ def export_bundle(checkpoint: Checkpoint, destination: Path, options: ExportOpti
     describe.describe_prompt(checkpoint)  # a wrong tokenizer should fail before the long work
     progress.begin("Tracing the graphs")
     precision = options.precision
-    traced = {
-        "encoder": trace_encoder(checkpoint.config, precision),
-        "roi_replay": trace_replay(checkpoint.config, precision),
-        "decoder": trace_decoder(checkpoint.config, precision, checkpoint.tied),
-    }
+    traced = trace_graphs(checkpoint, precision)
     with _staged(destination, options.force) as folder:
         _check_space(folder, traced, checkpoint, precision)
-        manifest = _write(checkpoint, folder, traced, options, progress)
+
+        def write(forms: Mapping[str, Forms]) -> Manifest:
+            return _write(checkpoint, folder, forms, options, progress)
+
+        quantised = None
+        if precision.quantised:
+            quantised = write_quantised(
+                checkpoint, folder, traced, precision, options.quantising, options.max_tiles, options.validate, write,
+                progress,
+            )  # fmt: skip
+        manifest = write(traced) if quantised is None else quantised.manifest
         report = None
         if options.validate:
-            report = validate(checkpoint, folder, manifest, precision, progress)
+            report = validate(checkpoint, folder, manifest, precision, progress, quantised.loss if quantised else None)
             if not report.ok:
                 raise GarValidationError(report.failure(), report)
             manifest = replace(manifest, validation=report.to_json())
         _write_manifest(folder, manifest)
     remember_digests(destination, manifest)
     remember_bundle(destination)
-    return Exported(destination, manifest, report, sum(entry.bytes for entry in manifest.files.values()))
+    size = sum(entry.bytes for entry in manifest.files.values())
+    return Exported(destination, manifest, report, size, quantised.account if quantised else None)
 
 
 def _write(
-    checkpoint: Checkpoint, folder: Path, traced: dict[str, TracedGraph], options: ExportOptions, progress: Progress
+    checkpoint: Checkpoint, folder: Path, traced: Mapping[str, Forms], options: ExportOptions, progress: Progress
 ) -> Manifest:
     precision = options.precision
-    table = folder / describe.TOKEN_TABLE
     files: dict[str, FileEntry] = {}
-    text = checkpoint.config.text
-    progress.begin("Writing the token table", text.vocab * text.hidden * precision.torch.itemsize)
-    with DataFile(table, progress.advance) as data:
-        data.append(Recipe((TOKEN_TABLE,), lambda rows: rows).make(checkpoint.weights, precision.torch))
-        files[table.name] = data.entry()
-    shared = {"head": table} if checkpoint.tied else {}
-
+    table = _write_table(checkpoint, folder, precision, progress, files)
     graphs: dict[str, Graph] = {}
-    for name, graph in traced.items():
-        onnx_file, data_file = f"{name}.onnx", f"{name}.onnx.data"
-        read = [onnx_file]
+    engine_graphs: dict[str, dict[str, Graph]] = {}
+    for name, forms in traced.items():
+        graph, data_file = forms.main, f"{name}.onnx.data"
+        stored: dict[str, Stored] = {}
         if graph.recipes:
-            reused = shared if name == "decoder" else {}
-            progress.begin(f"Writing {data_file}", parameter_bytes(graph, precision, reused))
+            shared = table if name == "decoder" else {}
+            progress.begin(f"Writing {data_file}", parameter_bytes(graph, shared))
             with DataFile(folder / data_file, progress.advance) as data:
-                stream_weights(graph, checkpoint.weights, precision, data, reused)
+                stored = stream_weights(graph, checkpoint.weights, precision.torch, data, shared)
                 files[data_file] = data.entry()
-            read += [data_file, *(path.name for path in reused.values())]
-        onnx.save(ir.to_proto(graph.model), str(folder / onnx_file))
-        graphs[name] = describe.describe_graph(graph, tuple(read))
+        graphs[name] = _write_graph(folder, f"{name}.onnx", graph, stored)
+        for engine, form in forms.by_engine.items():
+            engine_graphs.setdefault(engine, {})[name] = _write_graph(folder, f"{name}_{engine}.onnx", form, stored)
     (folder / describe.TOKENIZER).write_text(checkpoint.tokenizer_json, encoding="utf-8")
     (folder / describe.CHAT_TEMPLATE).write_text(checkpoint.chat_template, encoding="utf-8")
     for path in folder.iterdir():
-        if path.name not in files:
+        if path.name not in files and path.name != FILE:
             files[path.name] = FileEntry(path.stat().st_size, sha256(path))
-    manifest = describe.make_manifest(checkpoint, precision, options.max_tiles, graphs, dict(sorted(files.items())))
+    manifest = describe.make_manifest(
+        checkpoint, precision, options.max_tiles, graphs, dict(sorted(files.items())), engine_graphs
+    )
     _write_manifest(folder, manifest)
     return manifest
+
+
+def _write_table(
+    checkpoint: Checkpoint, folder: Path, precision: Precision, progress: Progress, files: dict[str, FileEntry]
+) -> dict[str, Stored]:
+    """Write the token table; where a tied head finds its parameters in it."""
+    text = checkpoint.config.text
+    path = folder / describe.TOKEN_TABLE
+    rows = Recipe((TOKEN_TABLE,), lambda rows: rows).make(checkpoint.weights, torch.float32)
+    progress.begin("Writing the token table", text.vocab * text.hidden * np.dtype(precision.table).itemsize)
+    parts = {path: rows.to(precision.torch)}
+    if precision.quantised:
+        rounded = int8_per_channel(rows, axis=0)
+        parts = {path: rounded.q, folder / describe.TOKEN_SCALES: rounded.scale}
+    del rows
+    stored: list[Stored] = []
+    for part, tensor in parts.items():
+        with DataFile(part, progress.advance) as data:
+            stored.append(Stored(part, *data.append(tensor)))
+            files[part.name] = data.entry()
+    if not checkpoint.tied:
+        return {}
+    names = [HEAD + ROUNDED, HEAD + SCALE] if precision.quantised else [HEAD]
+    return dict(zip(names, stored, strict=True))
+
+
+def _write_graph(folder: Path, name: str, graph: TracedGraph, stored: Mapping[str, Stored]) -> Graph:
+    point_at(graph, stored)
+    onnx.save(ir.to_proto(graph.model), str(folder / name))
+    read = dict.fromkeys(place.path.name for place in stored.values())
+    return describe.describe_graph(graph, (name, *read))
 
 
 def _write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -140,10 +187,10 @@ def _check_tiles(checkpoint: Checkpoint, max_tiles: int | None) -> None:
         )
 
 
-def _check_space(folder: Path, traced: dict[str, TracedGraph], checkpoint: Checkpoint, precision: Precision) -> None:
+def _check_space(folder: Path, traced: Mapping[str, Forms], checkpoint: Checkpoint, precision: Precision) -> None:
     text = checkpoint.config.text
-    weights = sum(parameter_bytes(graph, precision) for graph in traced.values())
-    table = 0 if checkpoint.tied else text.vocab * text.hidden * precision.torch.itemsize
+    weights = sum(parameter_bytes(forms.main) for forms in traced.values())
+    table = 0 if checkpoint.tied else text.vocab * text.hidden * np.dtype(precision.table).itemsize
     needed, free = weights + table + _MARGIN, shutil.disk_usage(folder).free
     if free < needed:
         raise GarExportError(

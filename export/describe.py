@@ -41,6 +41,7 @@ ASK_FORMAT = (
 DEFAULT_REGION = 1  # the released demo describes its region as <Prompt1>
 
 TOKEN_TABLE = "token_table.bin"
+TOKEN_SCALES = "token_scales.bin"
 TOKENIZER = "tokenizer.json"
 CHAT_TEMPLATE = "chat_template.jinja"
 _TOOLS = ("gar-edge", "torch", "onnx", "onnx-ir", "onnxscript")
@@ -52,9 +53,10 @@ def make_manifest(
     max_tiles: int | None,
     graphs: Mapping[str, Graph],
     files: Mapping[str, FileEntry],
+    engine_graphs: Mapping[str, Mapping[str, Graph]],
 ) -> Manifest:
     """The manifest of a bundle; `max_tiles` replaces the checkpoint's limit."""
-    config, pixels = checkpoint.config, checkpoint.preprocessing
+    config = checkpoint.config
     return Manifest(
         schema=SCHEMA,
         created_by=f"gar-edge {version('gar-edge')}",
@@ -70,22 +72,24 @@ def make_manifest(
             head_dim=config.text.head_dim,
             context=config.text.context,
         ),
-        preprocess=Preprocess(
-            tile=pixels.tile,
-            max_tiles=pixels.max_tiles if max_tiles is None else max_tiles,
-            rescale=pixels.rescale,
-            mean=pixels.mean,
-            std=pixels.std,
-        ),
+        preprocess=describe_pixels(checkpoint, max_tiles),
         replay=Replay(config.replay_spatial_scale, SAMPLES),
         prompt=describe_prompt(checkpoint),
         graphs=graphs,
-        token_table=TokenTable(TOKEN_TABLE, precision.numpy),
+        token_table=TokenTable(TOKEN_TABLE, precision.table, TOKEN_SCALES if precision.quantised else None),
         tokenizer=TOKENIZER,
         chat_template=CHAT_TEMPLATE,
         files=files,
+        engine_graphs=engine_graphs,
         versions={"python": platform.python_version()} | {tool: version(tool) for tool in _TOOLS},
     )
+
+
+def describe_pixels(checkpoint: Checkpoint, max_tiles: int | None) -> Preprocess:
+    """How pictures are cut and normalised; `max_tiles` replaces the checkpoint's limit."""
+    pixels = checkpoint.preprocessing
+    most = pixels.max_tiles if max_tiles is None else max_tiles
+    return Preprocess(pixels.tile, most, pixels.rescale, pixels.mean, pixels.std)
 
 
 def describe_prompt(checkpoint: Checkpoint) -> Prompt:

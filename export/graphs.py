@@ -26,47 +26,43 @@ from gar_edge.models.config import GarConfig, TextConfig
 from gar_edge.models.llama import Decoder
 from gar_edge.models.ops import OPSET
 from gar_edge.models.vision import Encoder
-from gar_edge.models.weights import Recipe, decoder_recipes, encoder_recipes
+from gar_edge.models.weights import Maker, build_module, decoder_recipes, encoder_recipes
 
 
 class Precision(str, Enum):
-    """Number formats of a bundle."""
+    """Number formats of a bundle. The quantised ones keep what is not quantised in float16."""
 
     FP32 = "fp32"
     FP16 = "fp16"
+    INT8 = "int8"
+    INT4 = "int4"
+
+    @property
+    def quantised(self) -> bool:
+        return self in (Precision.INT8, Precision.INT4)
 
     @property
     def torch(self) -> torch.dtype:
-        return {Precision.FP32: torch.float32, Precision.FP16: torch.float16}[self]
+        """What float parameters are stored in."""
+        return torch.float32 if self is Precision.FP32 else torch.float16
 
     @property
     def onnx(self) -> ir.DataType:
-        return {Precision.FP32: ir.DataType.FLOAT, Precision.FP16: ir.DataType.FLOAT16}[self]
+        return ir.DataType.FLOAT if self is Precision.FP32 else ir.DataType.FLOAT16
 
     @property
-    def numpy(self) -> str:
-        """Little-endian NumPy dtype."""
-        return {Precision.FP32: "<f4", Precision.FP16: "<f2"}[self]
+    def table(self) -> str:
+        """Little-endian NumPy dtype of the token table."""
+        return "|i1" if self.quantised else {Precision.FP32: "<f4", Precision.FP16: "<f2"}[self]
 
 
 @dataclass(frozen=True)
 class TracedGraph:
-    """A graph whose parameters have a type and a shape but no values yet, and the recipes that make these."""
+    """A graph whose parameters have a type and a shape but no values yet, and what makes these."""
 
     model: ir.Model
-    recipes: Mapping[str, Recipe]
+    recipes: Mapping[str, Maker]
     aliases: Mapping[str, str] = field(default_factory=dict)
-
-
-def build_module(kind: type[Encoder] | type[Decoder], config: Any, precision: Precision) -> nn.Module:
-    """A module with unwritten parameters of the wanted dtype."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(precision.torch)
-    try:
-        module = kind(config)
-    finally:
-        torch.set_default_dtype(before)
-    return module.eval().requires_grad_(False)
 
 
 def trace_encoder(config: GarConfig, precision: Precision) -> TracedGraph:
@@ -74,7 +70,7 @@ def trace_encoder(config: GarConfig, precision: Precision) -> TracedGraph:
     side, dtype = config.vision.tile, precision.torch
     tiles = Dim("tiles", min=1, max=4096)
     model = _trace(
-        build_module(Encoder, config, precision),
+        build_module(Encoder, config, precision.torch),
         (torch.zeros(2, 3, side, side, dtype=dtype), torch.zeros(2, 1, side, side, dtype=dtype)),
         ["pixel_values", "mask"],
         ["features"],
@@ -102,7 +98,7 @@ def trace_decoder(config: GarConfig, precision: Precision, tied: bool) -> Traced
         [torch.zeros(2, text.kv_heads, 8, text.head_dim, dtype=precision.torch) for _ in caches],
     )
     model = _trace(
-        build_module(Decoder, text, precision),
+        build_module(Decoder, text, precision.torch),
         example,
         ["inputs_embeds", "write_index", "attention_mask", *caches],
         ["logits", *updated],

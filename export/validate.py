@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,18 +15,19 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from gar_edge.calibration.evaluate import Loss
 from gar_edge.export.describe import ports
-from gar_edge.export.graphs import Precision, build_module, cache_names
+from gar_edge.export.graphs import Precision, cache_names
 from gar_edge.export.progress import Progress
 from gar_edge.models.checkpoint import Checkpoint
 from gar_edge.models.config import GarConfig
 from gar_edge.models.llama import Decoder, causal_mask
 from gar_edge.models.replay import replay
 from gar_edge.models.vision import Encoder
-from gar_edge.models.weights import TOKEN_TABLE, decoder_recipes, encoder_recipes, load_parameters
+from gar_edge.models.weights import TOKEN_TABLE, build_module, decoder_recipes, encoder_recipes, load_parameters
 from gar_edge.runtime.bundle import Bundle
 from gar_edge.runtime.errors import GarError
-from gar_edge.runtime.gar import Gar
+from gar_edge.runtime.gar import CPU_ENGINE, Gar
 from gar_edge.runtime.images import mask_box
 from gar_edge.runtime.manifest import Manifest, Port
 from gar_edge.runtime.onnxruntime_backend import OnnxRuntimeBackend
@@ -35,6 +36,7 @@ from gar_edge.runtime.sampling import Options
 
 # Smallest cosine and largest relative L2 distance between graph and torch (torch always in float32).
 LIMITS = {Precision.FP32: (0.999999, 1e-3), Precision.FP16: (0.999, 5e-2)}
+LEAST_QUANTISED = 0.9  # cosine under which a quantised graph is broken rather than coarse
 # Where torch prefers its own token to the graph's by less than this share of the logits' spread, the two are a tie.
 TIE = {Precision.FP32: 1e-3, Precision.FP16: 5e-2}
 TOKENS = 8
@@ -72,11 +74,22 @@ class Report:
 
 
 def validate(
-    checkpoint: Checkpoint, folder: Path, manifest: Manifest, precision: Precision, progress: Progress
+    checkpoint: Checkpoint,
+    folder: Path,
+    manifest: Manifest,
+    precision: Precision,
+    progress: Progress,
+    loss: Loss | None = None,
 ) -> Report:
-    """Compare a written bundle with the checkpoint it came from."""
+    """Compare a written bundle with the checkpoint it came from.
+
+    A quantised one is judged by its `loss` on real samples: noise is nothing that it was calibrated for.
+    """  # fmt: skip
     progress.begin("Validating: graph inputs and outputs")
     checks = [_contract(checkpoint.config, manifest, folder)]
+    manifest = manifest.for_engine(CPU_ENGINE)
+    if loss is not None:
+        return Report((*checks, *_quantised(loss)))
     needed = _decoder_bytes(checkpoint.config) * MEMORY_FACTOR
     available = psutil.virtual_memory().available
     if available < needed:
@@ -132,7 +145,15 @@ def expected_ports(config: GarConfig, dtype: str) -> dict[str, tuple[list[Port],
 
 def _contract(config: GarConfig, manifest: Manifest, folder: Path) -> Check:
     """The written files' own inputs and outputs, and the manifest's account of them, against the contract."""
-    dtype = str(np.dtype(manifest.token_table.dtype))
+    problems = [_form_contract(config, manifest.for_engine(engine), folder) for engine in ("", *manifest.engine_graphs)]
+    found = next((problem for problem in problems if problem), None)
+    return Check("contract", found is None, found or "inputs and outputs as specified")
+
+
+def _form_contract(config: GarConfig, manifest: Manifest, folder: Path) -> str | None:
+    """What is wrong with one engine's form of the graphs."""
+    decoder = manifest.graphs["decoder"]
+    dtype = next(port.dtype for port in decoder.inputs if port.name == "inputs_embeds")
     for name, (inputs, outputs) in expected_ports(config, dtype).items():
         graph = manifest.graphs[name]
         written = ir.load(folder / graph.files[0]).graph
@@ -142,8 +163,15 @@ def _contract(config: GarConfig, manifest: Manifest, folder: Path) -> Check:
         ):
             if sorted(found, key=str) != sorted(wanted, key=str) or list(said) != found:
                 odd = sorted({str(port) for port in found} ^ {str(port) for port in wanted})
-                return Check("contract", False, f"{name}.onnx is not as specified: {'; '.join(odd[:3])}")
-    return Check("contract", True, "inputs and outputs as specified")
+                return f"{graph.files[0]} is not as specified: {'; '.join(odd[:3])}"
+    return None
+
+
+def _quantised(loss: Loss) -> Iterator[Check]:
+    for name, likeness in (("encoder", loss.encoder), ("decoder", loss.decoder)):
+        ok = likeness.cosine >= LEAST_QUANTISED
+        detail = f"cosine {likeness.cosine:.5f} to float on held-out samples, relative L2 {likeness.relative_error:.2e}"
+        yield Check(name, ok, detail + ("" if ok else f" (allowed: cosine ≥ {LEAST_QUANTISED})"), asdict(likeness))
 
 
 def compare(name: str, found: NDArray[Any], expected: NDArray[Any], precision: Precision) -> Check:
@@ -256,13 +284,13 @@ class TorchModel:
 
     @cached_property
     def encoder(self) -> nn.Module:
-        module = build_module(Encoder, self.config, Precision.FP32)
+        module = build_module(Encoder, self.config, torch.float32)
         load_parameters(module, encoder_recipes(self.config), self.checkpoint.weights)
         return module
 
     @cached_property
     def decoder(self) -> nn.Module:
-        module = build_module(Decoder, self.config.text, Precision.FP32)
+        module = build_module(Decoder, self.config.text, torch.float32)
         load_parameters(module, decoder_recipes(self.config, self.checkpoint.tied), self.checkpoint.weights)
         return module
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -12,7 +13,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from gar_edge.export.graphs import Precision, TracedGraph
+from gar_edge.export.graphs import TracedGraph
 from gar_edge.models.weights import WeightSource
 from gar_edge.runtime.manifest import FileEntry
 
@@ -60,30 +61,54 @@ class DataFile:
         self._file.close()
 
 
+@dataclass(frozen=True)
+class Stored:
+    """Where a parameter's bytes lie."""
+
+    path: Path
+    offset: int
+    length: int
+
+
 def stream_weights(
-    traced: TracedGraph, source: WeightSource, precision: Precision, data: DataFile, shared: dict[str, Path]
-) -> None:
-    """Write every parameter of a graph to `data` and point the graph there.
+    traced: TracedGraph, source: WeightSource, dtype: torch.dtype, data: DataFile, shared: Mapping[str, Stored]
+) -> dict[str, Stored]:
+    """Write every parameter of a graph to `data`; float ones in `dtype`. Where all its parameters lie, by name.
 
-    shared: parameters whose bytes already are the whole of another file of the bundle (the tied head's table).
+    shared: parameters whose bytes are in the bundle already (the tied head's table).
     """
-    for name, value in traced.model.graph.initializers.items():
-        recipe = traced.recipes.get(name)
-        if recipe is None:
-            continue  # a constant of the graph itself, kept inside the ONNX file
+    stored: dict[str, Stored] = {}
+    for name in _parameters(traced):
         if name in shared:
-            path, offset, length = shared[name], 0, shared[name].stat().st_size
+            stored[name] = shared[name]
         else:
-            path = data.path
-            offset, length = data.append(recipe.make(source, precision.torch))
+            offset, length = data.append(traced.recipes[name].make(source, dtype))
+            stored[name] = Stored(data.path, offset, length)
+    return stored
+
+
+def point_at(traced: TracedGraph, stored: Mapping[str, Stored]) -> None:
+    """Let a graph's parameters be external data."""
+    for name in _parameters(traced):
+        value, place = traced.model.graph.initializers[name], stored[name]
         assert value.shape is not None
+        assert value.dtype is not None
         value.const_value = ir.ExternalTensor(
-            path.name, offset, length, precision.onnx, shape=value.shape, name=name, base_dir=path.parent
-        )
+            place.path.name, place.offset, place.length, value.dtype, shape=value.shape, name=name,
+            base_dir=place.path.parent,
+        )  # fmt: skip
 
 
-def parameter_bytes(traced: TracedGraph, precision: Precision, shared: Collection[str] = ()) -> int:
+def parameter_bytes(traced: TracedGraph, shared: Collection[str] = ()) -> int:
     """What a graph's parameters take on disk, those of `shared` left out."""
-    wanted = traced.recipes.keys() - set(shared)
-    shapes = [value.shape for name, value in traced.model.graph.initializers.items() if name in wanted]
-    return sum(math.prod(shape.numpy()) for shape in shapes if shape is not None) * precision.torch.itemsize
+    values = [traced.model.graph.initializers[name] for name in _parameters(traced) if name not in shared]
+    return sum(
+        math.prod(value.shape.numpy()) * value.dtype.bitwidth // 8
+        for value in values
+        if value.shape is not None and value.dtype is not None
+    )
+
+
+def _parameters(traced: TracedGraph) -> list[str]:
+    """Names of the initialisers that a recipe makes; the others are constants, kept inside the ONNX file."""
+    return [name for name in traced.model.graph.initializers if name in traced.recipes]

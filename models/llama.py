@@ -62,6 +62,16 @@ class DecoderLayer(nn.Module):
         self.up_proj = Linear(config.hidden, config.ffn, bias=False)
         self.down_proj = Linear(config.ffn, config.hidden, bias=False)
 
+    def forward(
+        self, x: Tensor, angles: tuple[Tensor, Tensor], bias: Tensor, write_index: Tensor, key: Tensor, value: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """X [B,S,C] through the layer, and the caches [B,KV,capacity,d] with its keys and values written in."""
+        query, new_key, new_value = self.attn.project(self.input_norm(x), *angles)
+        key = ops.scatter_cache(key, new_key, write_index)
+        value = ops.scatter_cache(value, new_value, write_index)
+        x = x + self.attn.output(ops.attention(query, key, value, bias))
+        return self.feed_forward(x), key, value
+
     def feed_forward(self, x: Tensor) -> Tensor:
         h = self.post_norm(x)
         return x + self.down_proj(F.silu(self.gate_proj(h)) * self.up_proj(h))
@@ -96,22 +106,24 @@ class Decoder(nn.Module):
         attention_mask [B,1,S,capacity] bool, true where a query may look; caches: key and value of each layer in
         turn, [B,KV,capacity,d]. Returns logits [B,V] of the last position and the updated caches.
         """
-        dtype = inputs_embeds.dtype
-        steps = torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device)
-        cos, sin = self.angles(write_index[:, None] + steps, dtype)
-        # A finite floor: -inf would turn a row without any visible slot into NaN, and overflows nothing less.
-        bias = torch.where(attention_mask, 0.0, torch.finfo(dtype).min).to(dtype)
         x = inputs_embeds
+        angles, bias = self.prepare(x, write_index, attention_mask)
         updated: list[Tensor] = []
         for index, layer in enumerate(self.layers):
-            assert isinstance(layer, DecoderLayer)
-            query, key, value = layer.attn.project(layer.input_norm(x), cos, sin)
-            key = ops.scatter_cache(caches[2 * index], key, write_index)
-            value = ops.scatter_cache(caches[2 * index + 1], value, write_index)
-            x = x + layer.attn.output(ops.attention(query, key, value, bias))
-            x = layer.feed_forward(x)
+            x, key, value = layer(x, angles, bias, write_index, *caches[2 * index : 2 * index + 2])
             updated += [key, value]
-        return ops.project_rows(self.norm(x[:, -1]), self.head), *updated
+        return self.logits(x), *updated
+
+    def prepare(self, x: Tensor, write_index: Tensor, attention_mask: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
+        """What every layer takes beside x [B,S,C]: the positions' angles, and the mask as an additive bias."""
+        steps = torch.arange(x.shape[1], device=x.device)
+        angles = self.angles(write_index[:, None] + steps, x.dtype)
+        # A finite floor: -inf would turn a row without any visible slot into NaN, and overflows nothing less.
+        return angles, torch.where(attention_mask, 0.0, torch.finfo(x.dtype).min).to(x.dtype)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits [B,V] of the last position of the last layer's output [B,S,C]."""
+        return ops.project_rows(self.norm(x[:, -1]), self.head)
 
 
 def causal_mask(write_index: Tensor, length: int, capacity: int) -> Tensor:

@@ -100,13 +100,21 @@ class Encoder(nn.Module):
         self.register_buffer("sin", sin.to(self.positions.dtype), persistent=False)
 
     def forward(self, pixel_values: Tensor, mask: Tensor) -> Tensor:
+        x = self.stem(pixel_values, mask)
+        for block in self.blocks:
+            x = block(x, self.cos, self.sin)
+        return self.projector(x)
+
+    def stem(self, pixel_values: Tensor, mask: Tensor) -> Tensor:
+        """What the first block takes, [T,S,D]: patches, positions, class token, norm."""
         x = self.patch(torch.cat([pixel_values, mask], dim=1))  # [T,D,grid,grid]
         x = x.flatten(2).transpose(1, 2) + self.positions
         if self.class_token is not None:
             x = torch.cat([self.class_token.expand(x.shape[0], -1, -1), x], dim=1)
-        x = self.norm_pre(x)
-        for block in self.blocks:
-            x = block(x, self.cos, self.sin)
+        return self.norm_pre(x)
+
+    def projector(self, x: Tensor) -> Tensor:
+        """The last block's output [T,S,D] to features [T,P,C]."""
         if self.class_token is not None:
             x = x[:, 1:]
         x = F.gelu(self.linear_1(x))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +52,17 @@ class Recipe:
     def make(self, source: WeightSource, dtype: torch.dtype) -> Tensor:
         """Read the sources, apply the rewrite in float32, cast once. Contiguous."""
         return self.build(*(source.tensor(name).float() for name in self.sources)).to(dtype).contiguous()
+
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+class Maker(Protocol):
+    """What makes a graph's parameter: a `Recipe`, or a rounding of what one makes."""
+
+    def make(self, source: WeightSource, dtype: torch.dtype) -> Tensor:
+        """The parameter's values, contiguous; `dtype` is what a float parameter is stored in."""
+        ...
 
 
 def _same(weight: Tensor) -> Tensor:
@@ -186,6 +197,17 @@ def expected_shapes(config: GarConfig, tied: bool) -> dict[str, Shape]:
             layer + "mlp.down_proj.weight": (t.hidden, t.ffn),
         }
     return shapes
+
+
+def build_module(kind: Callable[[Any], Module], config: Any, dtype: torch.dtype) -> Module:
+    """A module with unwritten parameters of the wanted dtype, for inference."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        module = kind(config)
+    finally:
+        torch.set_default_dtype(before)
+    return module.eval().requires_grad_(False)
 
 
 def load_parameters(module: nn.Module, recipes: Mapping[str, Recipe], source: WeightSource) -> None:

@@ -50,11 +50,25 @@ class Bundle:
         return (self.folder / self.manifest.chat_template).read_text(encoding="utf-8")
 
     @cached_property
-    def token_table(self) -> NDArray[np.floating]:
-        """Embedding rows [vocab, hidden], memory-mapped read-only."""
+    def token_table(self) -> NDArray[Any]:
+        """The table [vocab, hidden] as it is stored, memory-mapped read-only."""
         table, shape = self.manifest.token_table, self.manifest.dimensions
         path = self.folder / table.file
         return np.memmap(path, np.dtype(table.dtype), "r", shape=(shape.vocab, shape.hidden))
+
+    @cached_property
+    def _token_scales(self) -> NDArray[np.float32] | None:
+        scales = self.manifest.token_table.scales
+        return None if scales is None else np.fromfile(self.folder / scales, "<f2").astype(np.float32)
+
+    def embed(self, ids: int | NDArray[np.int64]) -> NDArray[np.floating]:
+        """Embeddings [..., hidden] of token ids."""
+        rows, scales = self.token_table[ids], self._token_scales
+        return rows if scales is None else rows * np.asarray(scales[ids])[..., None]
+
+    def for_engine(self, engine: str) -> Bundle:
+        """The same bundle, its manifest naming the graphs that an engine should load."""
+        return Bundle(self.folder, self.manifest.for_engine(engine))
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -92,8 +106,11 @@ def _check_meaning(manifest: Manifest) -> None:
 
 
 def _verify(folder: Path, manifest: Manifest) -> None:
-    read = {name for graph in manifest.graphs.values() for name in graph.files}
+    forms = [manifest.graphs, *manifest.engine_graphs.values()]
+    read = {name for graphs in forms for graph in graphs.values() for name in graph.files}
     read |= {manifest.token_table.file, manifest.tokenizer, manifest.chat_template}
+    if manifest.token_table.scales is not None:
+        read.add(manifest.token_table.scales)
     if unlisted := sorted(read - manifest.files.keys()):
         raise GarBundleError(f"{folder / FILE}: no SHA-256 of {', '.join(unlisted)}; export the bundle again")
     known = _KnownDigests(folder)

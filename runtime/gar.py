@@ -29,6 +29,7 @@ from gar_edge.runtime.stream import AnswerStream
 
 CACHE_BYTES = 256 << 20  # of tile features; a 1B tile takes 2 MiB in fp32
 BACKENDS = ("auto", "onnxruntime")
+CPU_ENGINE = "cpu"
 DEFAULT = Options()
 
 
@@ -67,7 +68,7 @@ class Gar:
         folder = bundle if bundle is not None else last_bundle()
         if folder is None:
             raise GarBundleError("no bundle has been exported yet; make one with gar-export, or name one with --model")
-        opened = Bundle.open(folder)
+        opened = Bundle.open(folder).for_engine(CPU_ENGINE)
         return cls(opened, OnnxRuntimeBackend(opened.folder, opened.manifest, threads), cache_bytes)
 
     def open(self, image: ImageLike, max_tiles: int | None = None) -> Scene:

@@ -93,10 +93,14 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class TokenTable:
-    """The embedding rows [vocab, hidden], little-endian, in `dtype`; memory-mapped and read by row."""
+    """The embedding rows [vocab, hidden], little-endian, in `dtype`; memory-mapped and read by row.
+
+    scales: a file of float16 [vocab] that integer rows are multiplied with; None for float rows.
+    """
 
     file: str
     dtype: str
+    scales: str | None = None
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A bundle's `gar.json`."""
+    """A bundle's `gar.json`. `engine_graphs`: other forms of the graphs, by engine; they share the weights' files."""
 
     schema: int
     created_by: str
@@ -128,6 +132,11 @@ class Manifest:
     files: Mapping[str, FileEntry]
     versions: Mapping[str, str]
     validation: Mapping[str, Any] | None = None
+    engine_graphs: Mapping[str, Mapping[str, Graph]] = field(default_factory=dict)
+
+    def for_engine(self, engine: str) -> Manifest:
+        """The manifest as one kind of engine ("cpu") should see it: with its own form of a graph where there is one."""
+        return dataclasses.replace(self, graphs={**self.graphs, **self.engine_graphs.get(engine, {})})
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -112,7 +112,7 @@ class AnswerStream:
 
     def _generate_tokens(self) -> Iterator[int]:
         sampler = Sampler(self._options)
-        table = self._gar.bundle.token_table
+        bundle = self._gar.bundle
         sequence, embeds = self._begin()
         try:
             logits = np.empty(0, np.float32)
@@ -127,7 +127,7 @@ class AnswerStream:
                 yield token
                 if count < self._room:
                     with self._watch.stage("decode"):
-                        logits = sequence.step(table[token])
+                        logits = sequence.step(bundle.embed(token))
         finally:
             held = np.concatenate([self._ids, np.asarray(self._tokens, np.int64)])[: sequence.length]
             self._gar.kept.put(Kept(self._scene, self._regions, held, sequence))
@@ -144,7 +144,7 @@ class AnswerStream:
             tiles = len(self._tiles.pixels)
             self._reuse = Reuse(0, tiles, len(self._ids) - common, common)
             embeds = gar.backend.empty((len(self._ids) - common, gar.manifest.dimensions.hidden), gar.decoder.dtype)
-            embeds.write(gar.bundle.token_table[self._ids[common:]])
+            embeds.write(gar.bundle.embed(self._ids[common:]))
             return kept.sequence, embeds
         return gar.decoder.start(needed), self._embed()
 
@@ -165,7 +165,7 @@ class AnswerStream:
         with self._watch.stage("prefill"):
             hidden = gar.manifest.dimensions.hidden
             embeds = gar.backend.empty((len(self._ids), hidden), gar.decoder.dtype)
-            embeds.write(gar.bundle.token_table[self._ids])
+            embeds.write(gar.bundle.embed(self._ids))
             _place(embeds, self._ids, prompt.image_token, features.reshape(-1, hidden))
             for index, number in enumerate(self._regions):
                 tokens = replayed.rows(index, index + 1).reshape(-1, hidden)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gar_edge.export import bundle_writer
+from gar_edge.export import forms
 from gar_edge.export.bundle_writer import ExportOptions, export_bundle
 from gar_edge.export.graphs import Precision, TracedGraph
 from gar_edge.export.progress import Silent
@@ -50,8 +50,8 @@ def traced_once() -> Iterator[None]:
     """Trace each model once: exports in one process then take copies, which saves most of the suite's time."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("trace_encoder", "trace_decoder"):
-            cached = functools.cache(getattr(bundle_writer, name))
-            patch.setattr(bundle_writer, name, functools.partial(_copy_of, cached))
+            cached = functools.cache(getattr(forms, name))
+            patch.setattr(forms, name, functools.partial(_copy_of, cached))
         yield
 
 

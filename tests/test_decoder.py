@@ -10,10 +10,9 @@ import reference
 import torch
 from conftest import SHAPES
 
-from gar_edge.export.graphs import Precision, build_module
 from gar_edge.models.checkpoint import Checkpoint
 from gar_edge.models.llama import Decoder, causal_mask
-from gar_edge.models.weights import decoder_recipes, load_parameters
+from gar_edge.models.weights import build_module, decoder_recipes, load_parameters
 from gar_edge.runtime import decode
 from gar_edge.runtime.backend import Buffer
 from gar_edge.runtime.gar import Gar
@@ -50,7 +49,7 @@ def assert_same(found: np.ndarray, expected: np.ndarray) -> None:
 
 def test_torch_decoder_step_by_step(checkpoint: Checkpoint, embeds: np.ndarray, expected: np.ndarray) -> None:
     text = checkpoint.config.text
-    module = build_module(Decoder, text, Precision.FP32)
+    module = build_module(Decoder, text, torch.float32)
     load_parameters(module, decoder_recipes(checkpoint.config, checkpoint.tied), checkpoint.weights)
     caches = [torch.zeros(1, text.kv_heads, POSITIONS + 5, text.head_dim) for _ in range(2 * text.layers)]
     found = []

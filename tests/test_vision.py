@@ -8,10 +8,9 @@ import reference
 import torch
 from conftest import SHAPES
 
-from gar_edge.export.graphs import Precision, build_module
 from gar_edge.models.checkpoint import Checkpoint
 from gar_edge.models.vision import Encoder
-from gar_edge.models.weights import encoder_recipes, load_parameters
+from gar_edge.models.weights import build_module, encoder_recipes, load_parameters
 from gar_edge.runtime.gar import Gar
 
 
@@ -40,7 +39,7 @@ def expected(checkpoint: Checkpoint, tiles: tuple[np.ndarray, np.ndarray]) -> np
 def test_torch_encoder_equals_the_unfolded_model(
     checkpoint: Checkpoint, tiles: tuple[np.ndarray, np.ndarray], expected: np.ndarray
 ) -> None:
-    module = build_module(Encoder, checkpoint.config, Precision.FP32)
+    module = build_module(Encoder, checkpoint.config, torch.float32)
     load_parameters(module, encoder_recipes(checkpoint.config), checkpoint.weights)
     pixels, mask = tiles
     values = (torch.from_numpy(pixels).float() / 255 - 0.5) / 0.5

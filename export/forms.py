@@ -1,0 +1,64 @@
+"""The graphs of a bundle, and the other forms that one kind of engine needs of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from gar_edge.calibration.plan import Plan
+from gar_edge.calibration.qdq import insert_qdq, store_as_half
+from gar_edge.export.graphs import Precision, TracedGraph, trace_decoder, trace_encoder, trace_replay
+from gar_edge.models.checkpoint import Checkpoint
+from gar_edge.models.weights import Recipe, decoder_recipes, encoder_recipes
+from gar_edge.runtime.gar import CPU_ENGINE
+
+
+@dataclass(frozen=True)
+class Forms:
+    """One graph: as most engines take it, and by engine where one takes another form. They share all parameters."""
+
+    main: TracedGraph
+    by_engine: Mapping[str, TracedGraph] = field(default_factory=dict)
+
+    def copy(self) -> Forms:
+        """The same graphs, to be rewritten freely."""
+        copies = {engine: replace(form, model=form.model.clone()) for engine, form in self.by_engine.items()}
+        return Forms(replace(self.main, model=self.main.model.clone()), copies)
+
+
+def trace_graphs(checkpoint: Checkpoint, precision: Precision) -> dict[str, Forms]:
+    """The three graphs in float. Where they are to be quantised, a float32 form for CPUs beside the float16 one."""
+    config = checkpoint.config
+    traced = {
+        "encoder": Forms(trace_encoder(config, precision)),
+        "roi_replay": Forms(trace_replay(config, precision)),
+        "decoder": Forms(trace_decoder(config, precision, checkpoint.tied)),
+    }
+    if not precision.quantised:
+        return traced
+    full = Precision.FP32
+    for_cpu = {
+        "encoder": trace_encoder(config, full),
+        "roi_replay": trace_replay(config, full),
+        "decoder": trace_decoder(config, full, checkpoint.tied),
+    }
+    return {name: Forms(forms.main, {CPU_ENGINE: for_cpu[name]}) for name, forms in traced.items()}
+
+
+def quantise(traced: Mapping[str, Forms], checkpoint: Checkpoint, plans: Mapping[str, Plan]) -> dict[str, Forms]:
+    """The graphs of `plans` with Q/DQ nodes and smoothed, rounded parameters; the given ones are used up."""
+    recipes: dict[str, dict[str, Recipe]] = {
+        "encoder": encoder_recipes(checkpoint.config),
+        "decoder": decoder_recipes(checkpoint.config, checkpoint.tied),
+    }
+    quantised = dict(traced)
+    for name, plan in plans.items():
+        forms, makers = traced[name], plan.parameters(recipes[name])
+        for form, unsigned in ((forms.main, False), (forms.by_engine[CPU_ENGINE], True)):
+            insert_qdq(form.model, plan, unsigned)
+        store_as_half(forms.by_engine[CPU_ENGINE].model, makers)
+        main, cpu = (
+            TracedGraph(form.model, makers, form.aliases) for form in (forms.main, forms.by_engine[CPU_ENGINE])
+        )
+        quantised[name] = Forms(main, {CPU_ENGINE: cpu})
+    return quantised
