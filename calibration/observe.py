@@ -170,7 +170,8 @@ class DecoderWalk:
 
     def _answer(self, one: Spoken) -> None:
         stops = self._checkpoint.stop_tokens
-        table = self._checkpoint.weights.tensor(TOKEN_TABLE)
+        tied = self._checkpoint.tied
+        table = self._module.head if tied else self._checkpoint.weights.tensor(TOKEN_TABLE)
         length = len(one.embeds)
         caches = [self._caches(length + self._answer_tokens) for _ in self._module.layers]
         state, at = one.embeds[None], 0

@@ -73,8 +73,10 @@ def run(
         regions = number_masks(mask, question)
     except GarPromptError as error:
         raise typer.BadParameter(str(error), param_hint="--mask") from None
+    from gar_edge.runtime.first_run import ABOUT_NANO, NANO, export_nano
     from gar_edge.runtime.gar import Gar
     from gar_edge.runtime.images import load_image, load_mask
+    from gar_edge.runtime.paths import last_bundle
     from gar_edge.runtime.sampling import Options
 
     try:
@@ -84,7 +86,12 @@ def run(
     # Files first: a mistyped name should not wait for a model of gigabytes.
     picture = load_image(image)
     masks = {number: load_mask(file) for number, file in regions.items()}
+    if model is None and last_bundle() is None:
+        print("No bundle has been exported yet: exporting gar-nano once.", file=sys.stderr)
+        export_nano()
     gar = Gar.load(model, threads=threads)
+    if model is None and gar.manifest.source.name == NANO:
+        print(ABOUT_NANO, file=sys.stderr)
     number = regions.pop(-1, None)
     if number is not None:
         masks[gar.manifest.prompt.default_region] = masks.pop(-1)
