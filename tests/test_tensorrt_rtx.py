@@ -10,6 +10,7 @@ from conftest import SHAPES
 from gar_edge.export.bundle_writer import ExportOptions, export_bundle
 from gar_edge.export.graphs import Precision
 from gar_edge.export.progress import Silent
+from gar_edge.export.quantise import Quantising
 from gar_edge.models.standin import random_checkpoint_of
 
 trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
@@ -23,7 +24,7 @@ GRIDS = ([1, 1], [2, 2], [3, 2])
 @pytest.fixture(scope="module", params=list(Precision))
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("rtx") / request.param.value
-    options = ExportOptions(request.param, validate=False)
+    options = ExportOptions(request.param, validate=False, quantising=Quantising(samples=2))
     return export_bundle(random_checkpoint_of(SHAPES["tied"], "tiny"), folder, options, Silent()).folder
 
 
