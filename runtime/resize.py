@@ -6,12 +6,15 @@ antialiasing; both change pixels that the model was trained on.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
 A = -0.5  # Keys' cubic, as in torch's antialiased bicubic (and Pillow)
 SUPPORT = 2.0
 BLOCK = 64  # output samples per product; the weights are banded, so blocks skip what is zero
+KEPT = 256  # blocks of weights; frames of one camera share theirs
 
 
 def resize(image: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
@@ -42,6 +45,7 @@ def _resample(lines: NDArray[np.float32], source: int, target: int) -> NDArray[n
     return out
 
 
+@lru_cache(maxsize=KEPT)
 def _weights(source: int, target: int, begin: int, end: int) -> tuple[int, NDArray[np.float32]]:
     """Weights [taps, end-begin] of output samples begin…end, and the first source sample they touch."""
     one, half, reach = np.float32(1), np.float32(0.5), np.float32(SUPPORT)
@@ -55,7 +59,9 @@ def _weights(source: int, target: int, begin: int, end: int) -> tuple[int, NDArr
     taps = np.arange(first, last)[:, None]
     weights = _cubic((taps.astype(np.float32) - centres + half) * (one / stretch))
     weights *= (taps >= low) & (taps < high)
-    return first, weights / weights.sum(axis=0)
+    weights /= weights.sum(axis=0)
+    weights.flags.writeable = False
+    return first, weights
 
 
 def _cubic(x: NDArray[np.float32]) -> NDArray[np.float32]:

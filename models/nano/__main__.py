@@ -28,8 +28,13 @@ def train(
     batch: Annotated[int, typer.Option(min=1, help="Scenes in a step.")] = 32,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of the training itself.")] = 2,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    rate: Annotated[float, typer.Option(min=0, help="Peak learning rate of the matrices.")] = 1e-2,
+    start: Annotated[
+        Path | None,
+        typer.Option("--start-from", exists=True, file_okay=False, help="Begin with another run's weights."),
+    ] = None,
 ) -> None:
-    """Train gar-nano from scratch on freshly drawn scenes."""
+    """Train gar-nano on freshly drawn scenes, from scratch or from another run's weights."""
     import cv2
     import torch
 
@@ -48,9 +53,10 @@ def train(
     cv2.setNumThreads(1)
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
-    plan = Plan(seed=seed, text=text, paint=paint, align=align, joint=joint, batch=batch)
+    plan = Plan(seed=seed, text=text, paint=paint, align=align, joint=joint, batch=batch, muon_rate=rate)
     sampler = Sampler(recipe.config(), recipe.preprocessing(), recipe.tokenizer())
-    finished = Trainer(plan, Trainee(recipe.config()), sampler, out, torch.device(device)).run(show)
+    trainer = Trainer(plan, Trainee(recipe.config()), sampler, out, torch.device(device), start)
+    finished = trainer.run(show)
     typer.echo("finished" if finished else f"stopped; run the same command again to go on ({os.fspath(out)})")
 
 

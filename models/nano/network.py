@@ -20,8 +20,10 @@ from gar_edge.models.replay import replay
 from gar_edge.models.vision import Encoder
 
 WORDS = (len(SHAPES), len(COLOURS), len(FILLS), len(SIZES))
+THUMBNAIL_LAYER = 1  # behind how many decoder layers an image token should know whether it is the thumbnail's
 NAME_LAYER, BOX_LAYER = 1, 2  # behind how many decoder layers the helpers read the replay tokens
 BIND_WORDS, BIND_BOX = 2, 3  # and the regions' names in questions
+LISTED_LAYER = 3  # and whether the named region is the one asked for
 CELL_SHARE = 0.35  # how much of a cell a thing must cover for the cell to know its words
 LETTER_LAYER = 3  # and where a letter is to be said
 
@@ -41,10 +43,8 @@ class Painter(nn.Module):
         kinds = [table[batch.things[..., i]] for i, table in enumerate(self.words)]  # [B,6,C] each
         thing = torch.stack(kinds).sum(dim=0)
         small = thing - kinds[-1]  # a thumbnail shows no true sizes
-        owner = torch.repeat_interleave(torch.arange(len(batch.tiles)), torch.tensor(batch.tiles))
-        first = torch.ones_like(owner, dtype=torch.bool)
-        first[1:] = owner[1:] != owner[:-1]
-        of_tile = torch.where(first[:, None, None], small[owner], thing[owner])  # [N,6,C]
+        owner = tile_owners(batch)
+        of_tile = torch.where(thumbnails(batch)[:, None, None], small[owner], thing[owner])  # [N,6,C]
         return batch.cover @ of_tile + batch.masked[..., None] * self.marked + self.where
 
     def regions(self, batch: Batch) -> Tensor:
@@ -73,6 +73,8 @@ class Trainee(nn.Module):
         self.bind_box = nn.Linear(config.text.hidden, 4)
         self.cell_words = nn.Linear(config.text.hidden, sum(WORDS))
         self.region_words = nn.Linear(config.text.hidden, sum(WORDS))
+        self.thumbnail = nn.Linear(config.text.hidden, 1)
+        self.listed = nn.Linear(config.text.hidden, 1)
         self.letter_word = nn.Linear(config.text.hidden, config.text.hidden)
         initialise(self.encoder, self.decoder)
 
@@ -122,6 +124,13 @@ class Trainee(nn.Module):
         box = _box_loss(self.box_head(behind[BOX_LAYER].flatten(0, 1)[batch.replay_at]), batch.boxes[region])
         named = self.name_head(behind[NAME_LAYER].flatten(0, 1)[batch.replay_at])
         names = F.cross_entropy(named, batch.numbers[region]) + self._bind_loss(behind, batch)
+        if len(batch.image_at):
+            known = self.thumbnail(behind[THUMBNAIL_LAYER].flatten(0, 1)[batch.image_at])[:, 0]
+            of_tile = thumbnails(batch).to(known.dtype).repeat_interleave(self.config.tile_tokens)
+            names = names + F.binary_cross_entropy_with_logits(known, of_tile)
+        if len(batch.listed_at):
+            chosen = self.listed(behind[LISTED_LAYER].flatten(0, 1)[batch.listed_at])[:, 0]
+            names = names + F.binary_cross_entropy_with_logits(chosen, batch.listed_chosen)
         if len(batch.letter_at):
             said = self.letter_word(behind[LETTER_LAYER].flatten(0, 1)[batch.letter_at]) @ self.decoder.head.detach().T
             names = names + F.cross_entropy(said, batch.letter_word)
@@ -138,7 +147,7 @@ class Trainee(nn.Module):
         weight = 0.1 + share[..., None]
         centred = painted - painted.mean(dim=(0, 1))
         distance = (weight * (features - painted) ** 2).sum() / (weight * centred**2).sum()
-        owner = torch.repeat_interleave(torch.arange(len(batch.tiles)), torch.tensor(batch.tiles))
+        owner = tile_owners(batch)
         at = share > CELL_SHARE
         words = batch.things[owner][:, None].expand(-1, share.shape[1], -1, -1)  # [N,P,6,4]
         words = words.gather(2, thing[..., None, None].expand(-1, -1, 1, len(WORDS)))[:, :, 0][at]
@@ -154,6 +163,19 @@ class Trainee(nn.Module):
         box = self.bind_box(behind[BIND_BOX].flatten(0, 1)[batch.named_at])
         things = batch.things[batch.owner, batch.region_things][batch.named_region]
         return _words_loss(words, things) / len(WORDS) + _box_loss(box, batch.boxes[batch.named_region])
+
+
+def tile_owners(batch: Batch) -> Tensor:
+    """[N]: the sample that each tile belongs to."""
+    return torch.repeat_interleave(torch.arange(len(batch.tiles)), torch.tensor(batch.tiles)).to(batch.ids.device)
+
+
+def thumbnails(batch: Batch) -> Tensor:
+    """[N] bool: whether a tile is its sample's thumbnail, which comes first."""
+    owner = tile_owners(batch)
+    first = torch.ones_like(owner, dtype=torch.bool)
+    first[1:] = owner[1:] != owner[:-1]
+    return first
 
 
 def _words_loss(logits: Tensor, things: Tensor) -> Tensor:

@@ -28,7 +28,8 @@ class Packed:
 
     ids, positions, segments, targets [S] (the next token's id or NO_TARGET), weights [S] of the targets, `sees`
     [segments, segments]: whether a segment sees another; tasks: the leaves' tasks, by segment; words: where a
-    letter is to be said, and the token (the first one, behind a space) of the word it stands for.
+    letter is to be said, and the token (the first one, behind a space) of the word it stands for; chosen: the prompt
+    number of the region that a leaf's "which" asks for, by segment.
     """
 
     ids: list[int] = field(default_factory=list)
@@ -39,6 +40,7 @@ class Packed:
     parents: list[int] = field(default_factory=list)
     tasks: list[str] = field(default_factory=list)
     words: list[tuple[int, int]] = field(default_factory=list)
+    chosen: dict[int, int] = field(default_factory=dict)
 
     def add(self, parent: int, start: int, ids: list[int], answer_from: int | None = None, task: str = "") -> int:
         """Append a segment whose first position is `start`; the tokens from `answer_from` on are to be predicted."""
@@ -123,5 +125,7 @@ class Packer:
             parent, start = branches[default]
             if turn.word is not None:
                 packed.words.append((len(packed.ids) + answer - 1, self.encode(f" {turn.word}")[0]))
-            packed.add(parent, start, ids, answer, turn.task)
+            segment = packed.add(parent, start, ids, answer, turn.task)
+            if turn.chosen is not None:
+                packed.chosen[segment] = turn.chosen
         return packed

@@ -38,7 +38,8 @@ class Batch:
     boxes [R,4]; owner [R]: sample of each region; region_things [R]; ids, positions, segments, targets [B,S];
     weights [B,S]; sees [B,G,G]; image_at [N*P] and replay_at [n]: flat indices into B*S; replay_from [n]: flat
     indices into R*P; named_at [m]: flat indices into B*S of the regions' names in questions; named_region [m] and
-    numbers [R]: which region that is, and each region's prompt number; letter_at [l] and letter_word [l]: flat
+    numbers [R]: which region that is, and each region's prompt number; listed_at [k] and listed_chosen [k]: flat indices
+    into B*S of the regions' names in a "which", and whether that one is it; letter_at [l] and letter_word [l]: flat
     indices into B*S where a letter is to be said, and the token it stands for; tasks: per sample, per segment.
     """
 
@@ -64,6 +65,8 @@ class Batch:
     named_at: Tensor
     named_region: Tensor
     numbers: Tensor
+    listed_at: Tensor
+    listed_chosen: Tensor
     letter_at: Tensor
     letter_word: Tensor
     tasks: list[list[str]]
@@ -196,6 +199,7 @@ def collate(samples: list[Sample], packer: Packer) -> Batch:
     rows, boxes, replay_from = [], [], []
     named_at: list[int] = []
     named_region: list[int] = []
+    listed: list[tuple[int, bool]] = []
     sees = np.zeros((len(samples), groups, groups), np.bool_)
     sees[:, groups - 1, groups - 1] = True
     region = 0
@@ -218,7 +222,10 @@ def collate(samples: list[Sample], packer: Packer) -> Batch:
         for at, (token, segment) in enumerate(zip(packed.ids, packed.segments, strict=True)):
             if token in packer.names and packed.tasks[segment]:
                 named_at.append(index * length + at)
-                named_region.append(region + sample.numbers.index(packer.names.index(token)))
+                number = packer.names.index(token)
+                named_region.append(region + sample.numbers.index(number))
+                if segment in packed.chosen:
+                    listed.append((index * length + at, packed.chosen[segment] == number))
         region += len(sample.boxes)
     table = np.stack(rows)  # [B,4,S]
     ids = table[:, 0]
@@ -248,6 +255,8 @@ def collate(samples: list[Sample], packer: Packer) -> Batch:
         named_at=torch.tensor(named_at, dtype=torch.int64),
         named_region=torch.tensor(named_region, dtype=torch.int64),
         numbers=torch.tensor([number for s in samples for number in s.numbers]),
+        listed_at=torch.tensor([at for at, _ in listed], dtype=torch.int64),
+        listed_chosen=torch.tensor([float(chosen) for _, chosen in listed]),
         letter_at=torch.tensor([i * length + at for i, s in enumerate(samples) for at, _ in s.packed.words]).long(),
         letter_word=torch.tensor([word for s in samples for _, word in s.packed.words]).long(),
         tasks=[s.packed.tasks for s in samples],

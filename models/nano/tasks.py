@@ -28,13 +28,15 @@ TWO_REGIONS = (*wording.RELATIONS, "which", "extreme")
 class Turn:
     """One question about regions and its true answer. `question` None asks for the default description.
 
-    `word`: what the answering letter of a multiple choice stands for.
+    `word`: what the answering letter of a multiple choice stands for; `chosen`: prompt number of the region that a
+    "which" asks for.
     """
 
     task: str
     question: str | None
     answer: str
     word: str | None = None
+    chosen: int | None = None
 
 
 @dataclass(frozen=True)
@@ -192,7 +194,7 @@ def _shuffled(rng: Rng, makers: list[Callable[[], Turn | None]]) -> Iterator[Tur
 
 def _which(rng: Rng, asked: Asked, task: str, what: str, index: int) -> Turn:
     question = _pick(rng, wording.WHICH).format(what=what, list=wording.listing(asked.names))
-    return Turn(task, question, wording.ORDINALS[index])
+    return Turn(task, question, wording.ORDINALS[index], chosen=asked.regions[index][0])
 
 
 def _beyond(truth: Truth, kind: int, thing: int, other: int) -> bool:

@@ -38,6 +38,9 @@ PHASES = ("text", "paint", "align", "joint")
 LETTERS_FIRST = 300  # steps of looking up letters alone, at the beginning of text
 TEXT_LIMIT = 240  # tokens of a sequence without an image
 TEXT_UNTIL = 0.7
+RARE_TEXT = 10  # a run that starts from another has one step of text in so many
+BOX_WEIGHT = 4.0
+WORDS_WEIGHT = 0.2  # of the words of cells and regions
 AVERAGING = 0.995  # decay of the weights' running average
 
 
@@ -51,7 +54,7 @@ class Plan:
     align: int = 500
     joint: int = 2600
     batch: int = 32
-    limit: int = 304
+    limit: int = 384
     muon_rate: float = 1e-2
     adam_rate: float = 2e-3
     warmup: int = 50
@@ -81,23 +84,24 @@ class Plan:
         return min(1.0, (into + 1) / self.warmup) * 0.5 * (1 + math.cos(math.pi * self.share(step, "joint")))
 
     def align_weight(self, step: int) -> float:
-        """Weight of the alignment in the joint phase: gone after two thirds of it."""
-        return max(0.0, 1 - 1.5 * self.share(step, "joint"))
+        """Weight of the distance from painted features in the joint phase: gone after two thirds of it."""
+        return max(0.0, 1 - 1.5 * self.share(step, "joint")) if self.align else 0.0
 
     def encoder_waits(self, step: int) -> bool:
         """Whether the encoder only aligns on, for the decoder to get used to it: in the first quarter of joint."""
-        return self.phase(step) == "joint" and self.share(step, "joint") < 0.25
+        return self.align > 0 and self.phase(step) == "joint" and self.share(step, "joint") < 0.25
 
     def hint_share(self, step: int) -> float:
         """Share of samples with images whose regions come with hints of their boxes: none after a third of joint."""
-        return max(0.0, 0.8 * (1 - 3 * self.share(step, "joint")))
+        return max(0.0, 0.8 * (1 - 3 * self.share(step, "joint"))) if self.text else 0.0
 
     def mix(self, step: int) -> Mix:
         """What a step's batch holds. Text goes on during joint, every other step until `TEXT_UNTIL` of it."""
         phase = self.phase(step)
         if phase == "text" and step < LETTERS_FIRST:
             return Mix(self.batch, 0.0, TEXT_LIMIT, pixels=False, image=False, lookups=1.0)
-        if phase == "text" or (phase == "joint" and step % 2 and self.share(step, "joint") < TEXT_UNTIL):
+        rare = 2 if self.text else RARE_TEXT
+        if phase == "text" or (phase == "joint" and step % rare == 1 and self.share(step, "joint") < TEXT_UNTIL):
             return Mix(self.batch, self.several, TEXT_LIMIT, pixels=False, image=False, lookups=0.25)
         return Mix(self.batch, self.several, self.limit, pixels=phase != "paint")
 
@@ -119,7 +123,16 @@ class Record:
 class Trainer:
     """Runs a plan in a folder; a second run in the same folder goes on from its last checkpoint."""
 
-    def __init__(self, plan: Plan, model: Trainee, sampler: Sampler, folder: Path, device: torch.device) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        model: Trainee,
+        sampler: Sampler,
+        folder: Path,
+        device: torch.device,
+        start: Path | None = None,
+    ) -> None:
+        """`start`: another run's folder whose averaged weights a new run begins with."""
         self.plan, self.model, self.sampler, self.folder, self.device = plan, model.to(device), sampler, folder, device
         self.optimisers = optimisers(model, plan.muon_rate, plan.adam_rate)
         self.rates = [group["lr"] for optimiser in self.optimisers for group in optimiser.param_groups]
@@ -129,6 +142,8 @@ class Trainer:
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / STATE).exists():
             self._resume()
+        elif start is not None:
+            self._start_from(start)
 
     def run(self, report: Callable[[Record], None]) -> bool:
         """Train to the plan's end; False where a signal stopped it before (the checkpoint is written)."""
@@ -172,11 +187,12 @@ class Trainer:
             waits = self.plan.encoder_waits(self.step)
             seen, told = (features.detach(), replayed.detach()) if waits else (features, replayed)
             parts["answer"], parts["box"], parts["names"], hits = model.losses(seen, told + hints, batch)
-            total = parts["answer"] + parts["box"] + 0.3 * parts["names"]
+            total = parts["answer"] + BOX_WEIGHT * parts["box"] + 0.3 * parts["names"]
             weight = self.plan.align_weight(self.step)
-            if phase == "joint" and not text and weight > 0:
-                parts["align"], words = model.align_loss(features, replayed, batch)
-                total = total + weight * (parts["align"] + 0.5 * words)
+            if phase == "joint" and not text:
+                distance, words = model.align_loss(features, replayed, batch)
+                parts["align"] = words
+                total = total + weight * distance + WORDS_WEIGHT * words
         if text and phase == "joint":
             hits = None  # the log's hits are on images
             parts = {}
@@ -224,6 +240,12 @@ class Trainer:
         temporary = self.folder / (STATE + ".new")
         torch.save(state, temporary)
         temporary.replace(self.folder / STATE)
+
+    def _start_from(self, run: Path) -> None:
+        """Another run's weights; helpers that it did not have stay fresh."""
+        known = torch.load(run / STATE, map_location=self.device, weights_only=True)["average"]
+        self.model.load_state_dict(known, strict=False)
+        self.average = {name: parameter.detach().clone() for name, parameter in self.model.named_parameters()}
 
     def _resume(self) -> None:
         state = torch.load(self.folder / STATE, map_location=self.device, weights_only=True)
