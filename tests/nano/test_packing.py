@@ -3,7 +3,9 @@
 import pytest
 
 from gar_edge.models.nano import recipe
+from gar_edge.models.nano.network import thumbnails
 from gar_edge.models.nano.packing import NO_TARGET, Packer
+from gar_edge.models.nano.samples import Batches, Mix, Sampler
 from gar_edge.models.nano.tasks import Turn
 
 
@@ -52,3 +54,29 @@ def test_limit_is_kept(packer):
 
 def test_the_system_prompt_is_one_token(packer):
     assert len(packer.before) < 16
+
+
+def test_batches_know_which_listed_region_is_meant(packer):
+    config = recipe.config()
+    sampler = Sampler(config, recipe.preprocessing(), packer.tokenizer)
+    batch = Batches(sampler, 5, lambda step: Mix(8, 1.0, 500, pixels=False))[0]
+    ids, segments = batch.ids.flatten(), batch.segments.flatten()
+    length = batch.ids.shape[1]
+    questions = {}
+    for at, chosen in zip(batch.listed_at.tolist(), batch.listed_chosen.tolist(), strict=True):
+        assert ids[at] in packer.names
+        questions.setdefault((at // length, int(segments[at])), []).append(chosen)
+    assert questions
+    for (sample, segment), chosen in questions.items():
+        assert batch.tasks[sample][segment] in ("which", "extreme")
+        assert sum(chosen) == 1
+        place = ("the first", "the second", "the third")[chosen.index(1)]
+        where = (batch.segments[sample] == segment) & (batch.targets[sample] != NO_TARGET)
+        assert packer.tokenizer.decode(batch.targets[sample][where].tolist()) == place
+
+
+def test_thumbnails_come_first(packer):
+    sampler = Sampler(recipe.config(), recipe.preprocessing(), packer.tokenizer)
+    batch = Batches(sampler, 6, lambda step: Mix(4, 0.5, 400, pixels=False))[0]
+    starts = [sum(batch.tiles[:i]) for i in range(4)]
+    assert thumbnails(batch).nonzero()[:, 0].tolist() == starts
