@@ -21,11 +21,10 @@ def nano() -> None:
 def train(
     out: Annotated[Path, typer.Option(help="Folder of the run: its log and checkpoint. An unfinished run goes on.")],
     seed: Annotated[int, typer.Option(min=0, help="Seed of the weights and of every scene.")] = 0,
-    text: Annotated[int, typer.Option(min=0, help="Steps of the decoder alone, without images.")] = 1000,
-    paint: Annotated[int, typer.Option(min=0, help="Steps of the decoder alone, on painted features.")] = 400,
-    align: Annotated[int, typer.Option(min=0, help="Steps of the encoder alone.")] = 500,
-    joint: Annotated[int, typer.Option(min=1, help="Steps of both together.")] = 2600,
-    batch: Annotated[int, typer.Option(min=1, help="Scenes in a step.")] = 32,
+    text: Annotated[int, typer.Option(min=0, help="Steps of the decoder alone, without images.")] = 800,
+    align: Annotated[int, typer.Option(min=0, help="Steps of the encoder alone.")] = 320,
+    joint: Annotated[int, typer.Option(min=1, help="Steps of both together.")] = 2150,
+    batch: Annotated[int, typer.Option(min=1, help="Scenes in a step.")] = 20,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of the training itself.")] = 2,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     rate: Annotated[float, typer.Option(min=0, help="Peak learning rate of the matrices.")] = 1e-2,
@@ -53,7 +52,7 @@ def train(
     cv2.setNumThreads(1)
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
-    plan = Plan(seed=seed, text=text, paint=paint, align=align, joint=joint, batch=batch, muon_rate=rate)
+    plan = Plan(seed=seed, text=text, align=align, joint=joint, batch=batch, muon_rate=rate)
     sampler = Sampler(recipe.config(), recipe.preprocessing(), recipe.tokenizer())
     trainer = Trainer(plan, Trainee(recipe.config()), sampler, out, torch.device(device), start)
     finished = trainer.run(show)

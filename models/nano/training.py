@@ -1,10 +1,9 @@
-"""The training run: four phases, checkpoints, a log of losses and of answers on scenes never seen before.
+"""The training run: three phases, checkpoints, a log of losses and of answers on scenes never seen before.
 
 1. *text*: the decoder alone, without images, on painted regions with hints of their boxes: reading questions,
    looking up letters, comparing regions.
-2. *paint*: the decoder alone, with painted images: finding a region's place by itself, with fewer hints.
-3. *align*: the encoder alone, towards the painted features.
-4. *joint*: both on the answers, the alignment fading out; the learning rate falls to zero on a cosine.
+2. *align*: the encoder alone, towards the painted features.
+3. *joint*: both on the answers, the alignment fading out; the learning rate falls to zero on a cosine.
 
 Every batch is freshly drawn, so the hits in the log are hits on unseen scenes.
 """
@@ -34,7 +33,7 @@ STATE = "state.pt"
 LOG = "log.jsonl"
 
 
-PHASES = ("text", "paint", "align", "joint")
+PHASES = ("text", "align", "joint")
 LETTERS_FIRST = 300  # steps of looking up letters alone, at the beginning of text
 TEXT_LIMIT = 240  # tokens of a sequence without an image
 TEXT_UNTIL = 0.7
@@ -49,11 +48,10 @@ class Plan:
     """A run. Steps per phase; rates at their peak; `batch` samples a step; `limit` tokens a sequence."""
 
     seed: int = 0
-    text: int = 1000
-    paint: int = 400
-    align: int = 500
-    joint: int = 2600
-    batch: int = 32
+    text: int = 800
+    align: int = 320
+    joint: int = 2150
+    batch: int = 20
     limit: int = 384
     muon_rate: float = 1e-2
     adam_rate: float = 2e-3
@@ -68,7 +66,7 @@ class Plan:
 
     def start(self, phase: str) -> int:
         """A phase's first step."""
-        lengths = (self.text, self.paint, self.align, self.joint)
+        lengths = (self.text, self.align, self.joint)
         return sum(lengths[: PHASES.index(phase)])
 
     def phase(self, step: int) -> str:
@@ -103,7 +101,7 @@ class Plan:
         rare = 2 if self.text else RARE_TEXT
         if phase == "text" or (phase == "joint" and step % rare == 1 and self.share(step, "joint") < TEXT_UNTIL):
             return Mix(self.batch, self.several, TEXT_LIMIT, pixels=False, image=False, lookups=0.25)
-        return Mix(self.batch, self.several, self.limit, pixels=phase != "paint")
+        return Mix(self.batch, self.several, self.limit, pixels=True)
 
 
 @dataclass
@@ -176,7 +174,7 @@ class Trainer:
         parts: dict[str, Tensor] = {}
         hits = None
         text = not any(batch.tiles)
-        features = _blurred(model.painter(batch)) if text or phase == "paint" else model.encode(batch)
+        features = _blurred(model.painter(batch)) if text else model.encode(batch)
         replayed = _blurred(self._painted(batch)) if text else model.replayed(features, batch)
         if phase == "align":
             parts["align"], parts["names"] = model.align_loss(features, replayed, batch)
