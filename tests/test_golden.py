@@ -124,3 +124,30 @@ def test_features_replay_and_logits(gar: Gar, golden_bundle: tuple[str, Path], n
     buffer.write(embeds)
     logits = [sequence.prefill(buffer.rows(begin, min(begin + 1000, len(ids)))) for begin in range(0, len(ids), 1000)]
     assert relative(logits[-1], expected["logits"][0]) < 1e-3
+
+
+@pytest.mark.skipif(not (GOLDEN.parent / "calib").is_dir(), reason="the calibration pictures are not here")
+@pytest.mark.parametrize("model", MODELS)
+def test_int8_features_stay_close_to_the_released_ones(model: str, tmp_path: Path) -> None:
+    """Calibrated on photographs, judged on the golden pictures."""
+    command = [sys.executable, "-m", "gar_edge.export.cli", "--checkpoint", str(GOLDEN / model / "checkpoint")]
+    command += [
+        "--int8",
+        "--calib-data",
+        str(GOLDEN.parent / "calib"),
+        "--calib-samples",
+        "8",
+        "-o",
+        str(tmp_path / "b"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    gar = Gar.load(tmp_path / "b")
+    for name in CASES:
+        folder, case, expected = read_case(model, name)
+        tiles = cut_tiles(load_image(GOLDEN / "images" / case["image"]), gar.manifest.preprocess, case["max_num_tiles"])
+        pixels = expected.get("pixels_uint8", tiles.pixels)
+        masks = {number: load_mask(folder / f"mask_{number}.png") for number in case["prompts"]}
+        mask = cut_mask(masks, tiles.grid, gar.manifest.preprocess, len(gar.manifest.prompt.regions))
+        found, wanted = gar.vision.encode(pixels, mask).read().ravel(), expected["features"].ravel()
+        assert found @ wanted / np.linalg.norm(found) / np.linalg.norm(wanted) >= 0.995

@@ -32,15 +32,15 @@ LOOKUPS = 12
 class Batch:
     """B sequences of S tokens over N tiles in all (thumbnails included) and R regions in all.
 
-    pixels [N,3,t,t] and mask [N,1,t,t] uint8 (pixels empty where only painted features are wanted);
-    cover [N,P,6]: share of each token's cell that a thing covers; masked [N,P]: share that is masked; things
-    [B,6,4]: shape, colour, fill, size of each thing; tiles [B]: tiles per sample; grids [B] (columns, rows);
-    boxes [R,4]; owner [R]: sample of each region; region_things [R]; ids, positions, segments, targets [B,S];
-    weights [B,S]; sees [B,G,G]; image_at [N*P] and replay_at [n]: flat indices into B*S; replay_from [n]: flat
-    indices into R*P; named_at [m]: flat indices into B*S of the regions' names in questions; named_region [m] and
-    numbers [R]: which region that is, and each region's prompt number; listed_at [k] and listed_chosen [k]: flat indices
-    into B*S of the regions' names in a "which", and whether that one is it; letter_at [l] and letter_word [l]: flat
-    indices into B*S where a letter is to be said, and the token it stands for; tasks: per sample, per segment.
+    pixels [N,3,t,t] and mask [N,1,t,t] uint8 (pixels empty where only painted features are wanted); cover [N,P,6]:
+    share of each token's cell that a thing covers; masked [N,P]: share that is masked; things [B,6,4]: shape, colour,
+    fill, size of each thing; tiles [B]: tiles per sample; grids [B] (columns, rows); boxes [R,4]; owner [R]: sample
+    of each region; region_things [R]; ids, positions, segments, targets [B,S]; weights [B,S]; sees [B,G,G]; image_at
+    [N*P] and replay_at [n]: flat indices into B*S; replay_from [n]: flat indices into R*P; named_at [m]: flat indices
+    into B*S of the regions' names in questions; named_region [m] and numbers [R]: which region that is, and each
+    region's prompt number; listed_at [k] and listed_chosen [k]: flat indices into B*S of the regions' names in a
+    "which", and whether that one is it; letter_at [l] and letter_word [l]: flat indices into B*S where a letter is to
+    be said, and the token it stands for; tasks: per sample, per segment.
     """
 
     pixels: Tensor
