@@ -26,6 +26,7 @@ from gar_edge.models.weights import (
     decoder_recipes,
     encoder_recipes,
 )  # fmt: skip
+from gar_edge.runtime.errors import GarCalibrationError
 from gar_edge.runtime.manifest import Preprocess
 from gar_edge.runtime.preprocess import normalise
 
@@ -166,7 +167,7 @@ class DecoderWalk:
         with _loaded(module, self._recipes, source, skip="layers."):
             for number, (one, state) in enumerate(zip(spoken, states, strict=True)):
                 self._observer.sample = one.prepared.name if number < watched else None
-                one.logits.append(self._logits(state))
+                one.logits.append(self._logits(state, one.prepared.name))
 
     def _answer(self, one: Spoken) -> None:
         stops = self._checkpoint.stop_tokens
@@ -180,7 +181,7 @@ class DecoderWalk:
             for index, layer in enumerate(self._module.layers):
                 state, *caches[index] = self._step(layer, state, at, *caches[index])
             at += added
-            one.logits.append(self._logits(state))
+            one.logits.append(self._logits(state, one.prepared.name))
             token = int(one.logits[-1].argmax())
             if token in stops or len(one.tokens) == self._answer_tokens:
                 return
@@ -197,9 +198,14 @@ class DecoderWalk:
         text = self._checkpoint.config.text
         return [torch.zeros(1, text.kv_heads, capacity, text.head_dim) for _ in range(2)]
 
-    def _logits(self, state: Tensor) -> NDArray[np.float32]:
+    def _logits(self, state: Tensor, sample: str) -> NDArray[np.float32]:
         self._observer.see(HEAD, self._module.norm(state[:, -1]))
         row: NDArray[np.float32] = self._module.logits(state)[0].numpy()
+        if not np.isfinite(row).all():
+            token = int(np.flatnonzero(~np.isfinite(row))[0])
+            raise GarCalibrationError(
+                f"{HEAD}: logit of token {token} is not finite for sample {sample}; check the checkpoint's weights"
+            )
         return row
 
 
