@@ -73,8 +73,9 @@ def calibrate(
         raise GarCalibrationError(
             f"{options.samples.description}: no sample fits this model ({'; '.join(skipped[:3])})"
         )
-    # Of very few, all calibrate, and the last measure as well.
-    held_out = min(options.held_out, max(len(samples) - 1, 1))
+    # Of fewer than asked, the same share is held out; of one, it calibrates and measures.
+    share = options.held_out / (options.asked + options.held_out)
+    held_out = min(options.held_out, max(round(len(samples) * share), 1))
     watched = max(len(samples) - held_out, 1)
 
     with torch.inference_mode():

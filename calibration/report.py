@@ -117,7 +117,8 @@ def tables(report: Mapping[str, Any]) -> Iterable[Table]:
 def _costs(report: Mapping[str, Any]) -> Table:
     data, budget, size = report["data"], report["budget"], report["size"]
     table = Table(show_header=False, title=f"{report['model']}: what quantisation cost")
-    table.add_row("calibrated on", f"{data['description']} ({data['used']} samples; {data['held_out']} measured)")
+    used = str(data["used"]) if data["used"] == data["asked"] else f"only {data['used']} of {data['asked']}"
+    table.add_row("calibrated on", f"{data['description']} ({used} samples; {data['held_out']} measured)")
     if data["skipped"]:
         more = "" if len(data["skipped"]) == 1 else f" (and {len(data['skipped']) - 1} more)"
         table.add_row("left out", data["skipped"][0] + more)

@@ -26,7 +26,7 @@ from gar_edge.export import describe
 from gar_edge.export.forms import Forms, trace_graphs
 from gar_edge.export.graphs import Precision, TracedGraph
 from gar_edge.export.progress import Progress
-from gar_edge.export.quantise import Quantising, write_quantised
+from gar_edge.export.quantise import Quantising, calibration_options, write_quantised
 from gar_edge.export.validate import Report, validate
 from gar_edge.export.weights_file import DataFile, Stored, parameter_bytes, point_at, stream_weights
 from gar_edge.models.checkpoint import Checkpoint
@@ -68,8 +68,9 @@ def export_bundle(checkpoint: Checkpoint, destination: Path, options: ExportOpti
     check_destination(destination, options.force)
     _check_tiles(checkpoint, options.max_tiles)
     describe.describe_prompt(checkpoint)  # a wrong tokenizer should fail before the long work
-    progress.begin("Tracing the graphs")
     precision = options.precision
+    calibration = calibration_options(checkpoint, precision, options.quantising) if precision.quantised else None
+    progress.begin("Tracing the graphs")
     traced = trace_graphs(checkpoint, precision)
     with _staged(destination, options.force) as folder:
         _check_space(folder, traced, checkpoint, precision)
@@ -78,10 +79,10 @@ def export_bundle(checkpoint: Checkpoint, destination: Path, options: ExportOpti
             return _write(checkpoint, folder, forms, options, progress)
 
         quantised = None
-        if precision.quantised:
+        if calibration is not None:
             quantised = write_quantised(
-                checkpoint, folder, traced, precision, options.quantising, options.max_tiles, options.validate, write,
-                progress,
+                checkpoint, folder, traced, precision, calibration, options.quantising.keep_float, options.max_tiles,
+                options.validate, write, progress,
             )  # fmt: skip
         manifest = write(traced) if quantised is None else quantised.manifest
         report = None

@@ -136,6 +136,7 @@ def _trace(
         raise RuntimeError("torch.onnx.export returned no program")
     model = program.model
     _optimise(model, dict(module.named_parameters()))
+    _name_inputs(model.graph)
     model.graph.name = type(module).__name__.lower()
     model.metadata_props.clear()
     for node in model.graph:
@@ -156,6 +157,17 @@ def _optimise(model: ir.Model, parameters: Mapping[str, Tensor]) -> None:
     for value in weights:
         assert value.name is not None
         graph.initializers[value.name] = value
+
+
+def _name_inputs(graph: ir.Graph) -> None:
+    """Name what a linear reads after the first that reads it: torch only numbers, and not alike in all precisions."""
+    named: set[ir.Value] = set()
+    for node in graph:
+        if node.op_type in ("MatMul", "Gemm"):
+            source, weight = node.inputs[:2]
+            if weight is not None and weight.is_initializer() and source is not None and source not in named:
+                source.name = f"{str(weight.name).removesuffix('.weight')}.input"
+                named.add(source)
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from gar_edge.calibration.choices import AUTO, NONE, Calibrator
 from gar_edge.calibration.evaluate import Budget, Loss, measure
 from gar_edge.calibration.plan import Plan, Scheme
 from gar_edge.calibration.prepare import Preparation
-from gar_edge.calibration.samples import SampleSet, drawn_scenes, folder, photographs
+from gar_edge.calibration.samples import drawn_scenes, folder, photographs
 from gar_edge.export import describe
 from gar_edge.export.forms import Forms, quantise
 from gar_edge.export.graphs import Precision
@@ -64,17 +64,19 @@ class Quantised:
     loss: Loss | None
 
 
-def choose_samples(checkpoint: Checkpoint, chosen: Quantising) -> tuple[SampleSet, int, int]:
-    """The samples, how many of them are to calibrate, and how many more only measure."""
+def calibration_options(checkpoint: Checkpoint, precision: Precision, chosen: Quantising) -> CalibrationOptions:
+    """The samples and what is done with them; `GarCalibrationError` where there are none."""
     prompts = len(checkpoint.config.replay_tokens)
     default = FROM_FOLDER if chosen.data is not None else SCENES if chosen.scenes else PHOTOGRAPHS
     count = default if chosen.samples is None else chosen.samples
     held_out = -(-count // HELD_OUT)
     if chosen.data is not None:
-        return folder(chosen.data, count + held_out, prompts), count, held_out
-    if chosen.scenes:
-        return drawn_scenes(count + held_out, SCENE_SEED), count, held_out
-    return photographs(count + held_out, prompts), count, held_out
+        samples = folder(chosen.data, count + held_out, prompts)
+    elif chosen.scenes:
+        samples = drawn_scenes(count + held_out, SCENE_SEED)
+    else:
+        samples = photographs(count + held_out, prompts)
+    return CalibrationOptions(samples, count, held_out, Scheme(precision.value), chosen.calibrator)
 
 
 def write_quantised(
@@ -82,7 +84,8 @@ def write_quantised(
     folder: Path,
     traced: Mapping[str, Forms],
     precision: Precision,
-    chosen: Quantising,
+    options: CalibrationOptions,
+    keep_float: str | tuple[str, ...],
     max_tiles: int | None,
     measured: bool,
     write: Callable[[Mapping[str, Forms]], Manifest],
@@ -90,17 +93,16 @@ def write_quantised(
 ) -> Quantised:
     """Calibrate, and write the bundle with `write` until its loss is within the budget.
 
-    measured False: trust the plan, as where the bundle would not fit into memory beside what measures it.
+    options: from `calibration_options`; keep_float: as in `Quantising`. measured False: trust the plan, as where the
+    bundle would not fit into memory beside what measures it.
     """
-    samples, count, held_out = choose_samples(checkpoint, chosen)
-    options = CalibrationOptions(samples, count, held_out, Scheme(precision.value), chosen.calibrator)
 
     def begin(what: str, steps: int) -> Callable[[], None]:
         progress.begin(what, steps, STEPS)
         return lambda: progress.advance(1)
 
     calibrated = calibrate(checkpoint, _preparation(checkpoint, max_tiles), options, begin)
-    plans, reasons = _first_plans(calibrated, chosen)
+    plans, reasons = _first_plans(calibrated, keep_float)
     budget = BUDGETS[precision]
     for rounds_left in range(ROUNDS, -1, -1):
         copies = {name: forms.copy() for name, forms in traced.items()}
@@ -111,7 +113,7 @@ def write_quantised(
         progress.begin("Measuring what quantisation cost")
         view = manifest.for_engine(CPU_ENGINE)
         loss = measure(Gar(Bundle(folder, view), OnnxRuntimeBackend(folder, view)), calibrated.reference)
-        if loss.within(budget) or chosen.keep_float != AUTO or not rounds_left:
+        if loss.within(budget) or keep_float != AUTO or not rounds_left:
             break
         graph = "encoder" if loss.encoder.cosine < budget.encoder_cosine else "decoder"
         worst = worst_sites(plans[graph], ROUND_SHARE)
@@ -141,20 +143,20 @@ def _preparation(checkpoint: Checkpoint, max_tiles: int | None) -> Preparation:
     return Preparation(spec, prompts, prompt.replay_tokens, checkpoint.config.text.context, most)
 
 
-def _first_plans(calibrated: Calibrated, chosen: Quantising) -> tuple[dict[str, Plan], dict[str, str]]:
+def _first_plans(calibrated: Calibrated, keep_float: str | tuple[str, ...]) -> tuple[dict[str, Plan], dict[str, str]]:
     """The plans with the sites that are float from the start, and why."""
     plans = dict(calibrated.plans)
     reasons: dict[str, str] = {}
-    if not isinstance(chosen.keep_float, str):
-        _check_names(plans, chosen.keep_float)
+    if not isinstance(keep_float, str):
+        _check_names(plans, keep_float)
     for graph, plan in plans.items():
-        if chosen.keep_float == NONE:
+        if keep_float == NONE:
             names = []
-        elif chosen.keep_float == AUTO:
+        elif keep_float == AUTO:
             names = [name for name, site in plan.sites.items() if site.snr_db < HOPELESS_DB]
             reasons |= dict.fromkeys(names, f"less than {HOPELESS_DB:.0f} dB of signal over noise")
         else:
-            names = [name for name in chosen.keep_float if name in plan.sites]
+            names = [name for name in keep_float if name in plan.sites]
         plans[graph] = kept_float(plan, names)
     return plans, reasons
 
