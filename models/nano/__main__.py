@@ -83,6 +83,10 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     plot: Annotated[Path | None, typer.Option(help="Write a picture of sample questions here.")] = None,
     zero_replay: Annotated[bool, typer.Option("--zero-replay", help="Replace the replayed features by zeros.")] = False,
+    against: Annotated[
+        Path | None,
+        typer.Option(exists=True, file_okay=False, help="Another bundle: how many answers are the same?"),
+    ] = None,
 ) -> None:
     """Accuracy of an exported bundle on freshly drawn scenes."""
     from rich.console import Console
@@ -95,6 +99,9 @@ def evaluate(
     scenes = track(range(count), "scenes", console=Console(stderr=True), transient=True)
     result = evaluation.evaluate(model, seed, scenes, zero_replay)
     report = result.report()
+    if against is not None:
+        other = evaluation.evaluate(against, seed, range(count))
+        report["agreement"] = evaluation.agreement(result, other)
     if plot is not None:
         sheet(result.answers).save(plot)
     if as_json:

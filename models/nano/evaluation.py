@@ -99,9 +99,17 @@ def _mark(result: Result, question: Question, answer: str, scene: Scene) -> None
         result.count(SWAP, right and other == question.swapped)
 
 
+def agreement(one: Result, other: Result) -> float:
+    """Share of answers that two bundles give alike to the same questions, 0…1."""
+    pairs = list(zip(one.answers, other.answers, strict=True))
+    return sum(a == b for (_, a), (_, b) in pairs) / len(pairs)
+
+
 def table(report: dict[str, Any]) -> Table:
     """The report for a terminal."""
     rows = Table("task", "right", "questions", title=f"{report['milliseconds']['mean']} ms an answer")
+    if "agreement" in report:
+        rows.title = f"{rows.title}; {100 * report['agreement']:.2f} % of answers as the other bundle's"
     for task, accuracy in report["accuracy"].items():
         rows.add_row(task, f"{100 * accuracy:.1f} %", str(report["count"][task]))
     return rows
