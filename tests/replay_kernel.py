@@ -44,8 +44,11 @@ class Case:
         return replay(self.features.to(dtype).float(), self.grid, self.boxes, self.scale)
 
 
-def random_case(random: np.random.Generator) -> Case:
-    """Any grid, side, channel count and scale; boxes inside, of one pixel, degenerate, inverted and out of range."""
+def random_case(random: np.random.Generator, scales: tuple[float, ...] = ()) -> Case:
+    """Any grid, side, channel count and scale; boxes inside, of one pixel, degenerate, inverted and out of range.
+
+    `scales`: to choose from, for kernels that are compiled for each; else the released ones or any other.
+    """
     columns, rows = (int(x) for x in random.integers(1, 6, 2))
     side, regions = int(random.integers(1, 9)), int(random.integers(5, 8))
     channels = int(random.integers(1, 41)) if random.random() < 0.5 else 8 * int(random.integers(1, 80))
@@ -56,7 +59,7 @@ def random_case(random: np.random.Generator) -> Case:
     boxes[2] = random.uniform(2, 3, 4)
     boxes[3] = np.sort(random.random((2, 2)), axis=0).ravel()
     boxes[4, 2:] = boxes[4, :2] + 1 / 448
-    scale = float(np.float32(random.choice([1 / 28, 1.0, random.uniform(0.01, 2)])))
+    scale = float(np.float32(random.choice(scales or (1 / 28, 1.0, random.uniform(0.01, 2)))))
     return Case(torch.from_numpy(features), (columns, rows), torch.from_numpy(boxes), scale)
 
 
