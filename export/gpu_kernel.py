@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gar_edge.runtime.errors import GarBackendError
 from gar_edge.runtime.replay_plugin.compiler import find_compiler
-from gar_edge.runtime.replay_plugin.device import current_architecture
+from gar_edge.runtime.replay_plugin.device import current_architecture, load_module
 from gar_edge.runtime.replay_plugin.kernel import ENTRY, Element, Variant, block_threads
 
 ELEMENTS = {
@@ -33,15 +33,12 @@ class GpuKernel:
     def __init__(self, dtype: torch.dtype, side: int, spatial_scale: float) -> None:
         """Raises `GarBackendError` without a GPU, without a compiler, or where the driver cannot read the PTX."""
         require_gpu()
-        torch.cuda.current_stream()  # torch makes the device's context, which the module is loaded into
         from cuda.bindings import driver
 
         self._driver: Any = driver
         self.element, self.side = ELEMENTS[dtype], side
         ptx = find_compiler().ptx(Variant(self.element, side, spatial_scale), current_architecture())
-        image = ctypes.create_string_buffer(ptx)  # adds the zero at the end
-        self._module = self._checked(driver.cuModuleLoadData(ctypes.addressof(image)))
-        self._function = self._checked(driver.cuModuleGetFunction(self._module, ENTRY.encode()))
+        self._function = self._checked(driver.cuModuleGetFunction(load_module(ptx), ENTRY.encode()))
 
     def __call__(self, features: Tensor, grid: Tensor, boxes: Tensor) -> Tensor:
         """Replay features [T,P,C], grid [2] int64 and boxes [R,4] float32 -> [R,P,C], on torch's current stream."""
@@ -69,7 +66,5 @@ class GpuKernel:
     def _checked(self, result: tuple[Any, ...]) -> Any:
         status, *values = result
         if status != self._driver.CUresult.CUDA_SUCCESS:
-            raise GarBackendError(
-                f"The replay kernel: {status.name} (an unsupported PTX version means a compiler newer than the driver)"
-            )
+            raise GarBackendError(f"The replay kernel cannot be launched: {status.name}")
         return values[0] if values else None

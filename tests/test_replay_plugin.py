@@ -1,6 +1,7 @@
 """The ahead-of-time plugin in NVIDIA's own `tensorrt.plugin`, over a stand-in for the compiled half of TensorRT."""
 
 import builtins
+import ctypes
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -36,6 +37,7 @@ class RecordingCompiler:
 
     def __init__(self) -> None:
         self.asked: list[tuple[Variant, int]] = []
+        self.loaded: list[bytes] = []
 
     def ptx(self, variant: Variant, architecture: int) -> bytes:
         self.asked.append((variant, architecture))
@@ -48,6 +50,8 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> RecordingCompiler:
     recorder = RecordingCompiler()
     monkeypatch.setattr(aot, "find_compiler", lambda: recorder)
     monkeypatch.setattr(aot, "current_architecture", lambda: 87)
+    monkeypatch.setattr(aot, "load_module", recorder.loaded.append)
+    monkeypatch.setattr(aot, "unload_module", lambda module: None)
     return recorder
 
 
@@ -60,6 +64,47 @@ def trt(recorder: RecordingCompiler) -> Iterator[ModuleType]:
         register_replay_plugin()
         recorder.asked.clear()
         yield module
+
+
+class FakeCuda:
+    """What is used of `cuda.bindings`: one device of compute capability 11.0 and a driver of CUDA 12.6."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.status: Any = "ok"
+        self.refuses = b""
+        parts = {"Major": 11, "Minor": 0}
+        self.runtime = SimpleNamespace(
+            cudaError_t=SimpleNamespace(cudaSuccess="ok"),
+            cudaDeviceAttr=SimpleNamespace(**{f"cudaDevAttrComputeCapability{part}": part for part in parts}),
+            cudaGetDevice=lambda: (self.status, 0),
+            cudaDeviceGetAttribute=lambda part, device: (self.status, parts[part]),
+            cudaFree=self.free,
+            cudaDriverGetVersion=lambda: ("ok", 12060),
+        )
+        self.driver = SimpleNamespace(
+            CUresult=SimpleNamespace(CUDA_SUCCESS="ok"),
+            cuModuleLoadData=self.load,
+            cuModuleUnload=lambda module: self.calls.append(f"unload {module}"),
+        )
+
+    def free(self, pointer: int) -> tuple[Any]:
+        self.calls.append("cudaFree")
+        return (self.status,)
+
+    def load(self, address: int) -> tuple[Any, str | None]:
+        image = ctypes.string_at(address)
+        self.calls.append(f"load {image.decode()}")
+        if image == self.refuses:
+            return SimpleNamespace(name="CUDA_ERROR_UNSUPPORTED_PTX_VERSION"), None
+        return "ok", image.decode()
+
+
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
+    fake = FakeCuda()
+    monkeypatch.setattr(device, "_cuda_python", lambda: fake)
+    return fake
 
 
 def node(**attributes: Any) -> onnx.NodeProto:
@@ -112,6 +157,10 @@ def test_what_the_engine_launches_gives_the_references_result(
         shape, grid, block, extras = built.sizes(tiles=tiles, regions=len(case.boxes))
         assert grid[1:] == block[1:] == (1, 1)
         assert torch.equal(kernel.launch(case, shape, grid[0], block[0], extras), kernel(case))
+
+
+def test_the_trial_kernel_is_loaded(trt: ModuleType, recorder: RecordingCompiler) -> None:
+    assert recorder.loaded == [b"ptx of FLOAT16"]
 
 
 def test_registering_again_does_nothing(trt: ModuleType, recorder: RecordingCompiler) -> None:
@@ -206,16 +255,26 @@ def test_nvcc_is_found_in_cuda_home(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert compiler.find_nvcc() == str(tmp_path / "bin" / "nvcc")
 
 
-def test_the_device_is_asked_through_cuda_python(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "cuda.bindings", SimpleNamespace(runtime=fake_runtime("cudaSuccess")))
+def test_the_device_is_asked_through_cuda_python(cuda: FakeCuda) -> None:
     assert device.current_architecture() == 110
 
 
-def test_no_device_is_said_with_cudas_word(monkeypatch: pytest.MonkeyPatch) -> None:
-    runtime = fake_runtime("cudaErrorNoDevice")
-    monkeypatch.setitem(sys.modules, "cuda.bindings", SimpleNamespace(runtime=runtime))
-    with pytest.raises(GarBackendError, match=r"cudaErrorNoDevice.*nvidia-smi"):
-        device.current_architecture()
+def test_a_module_is_loaded_into_the_devices_context(cuda: FakeCuda) -> None:
+    device.unload_module(device.load_module(b"ptx"))
+    assert cuda.calls == ["cudaFree", "load ptx", "unload ptx"]
+
+
+def test_ptx_that_the_driver_refuses_names_its_version(cuda: FakeCuda) -> None:
+    cuda.refuses = b"too new"
+    with pytest.raises(GarBackendError, match=r"CUDA_ERROR_UNSUPPORTED_PTX_VERSION.*driver's CUDA 12\.6"):
+        device.load_module(b"too new")
+
+
+def test_no_device_is_said_with_cudas_word(cuda: FakeCuda) -> None:
+    cuda.status = SimpleNamespace(name="cudaErrorNoDevice")
+    for ask in (device.current_architecture, lambda: device.load_module(b"ptx")):
+        with pytest.raises(GarBackendError, match=r"cudaErrorNoDevice.*nvidia-smi"):
+            ask()
 
 
 def test_no_cuda_python_is_said_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,21 +293,6 @@ def hide(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         return real(module, *arguments, **named)
 
     monkeypatch.setattr(builtins, "__import__", refuse)
-
-
-def fake_runtime(device_status: str) -> SimpleNamespace:
-    """`cuda.bindings.runtime` with one device of compute capability 11.0, or none."""
-    statuses = SimpleNamespace(cudaSuccess="ok")
-    status = statuses.cudaSuccess if device_status == "cudaSuccess" else SimpleNamespace(name=device_status)
-    values = {"major": 11, "minor": 0}
-    return SimpleNamespace(
-        cudaError_t=statuses,
-        cudaDeviceAttr=SimpleNamespace(
-            cudaDevAttrComputeCapabilityMajor="major", cudaDevAttrComputeCapabilityMinor="minor"
-        ),
-        cudaGetDevice=lambda: (status, 0),
-        cudaDeviceGetAttribute=lambda attribute, device: (statuses.cudaSuccess, values[attribute]),
-    )
 
 
 def test_the_stand_in_refuses_a_second_creator() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from gar_edge.runtime.errors import GarBackendError
 from gar_edge.runtime.replay_plugin.compiler import Compiler, find_compiler
-from gar_edge.runtime.replay_plugin.device import current_architecture
+from gar_edge.runtime.replay_plugin.device import current_architecture, load_module, unload_module
 from gar_edge.runtime.replay_plugin.kernel import ENTRY, SAMPLES, Element, Variant, block_threads
 
 NAMESPACE = "gar"
@@ -30,9 +30,9 @@ Float32Attribute = np.ndarray[Any, np.dtype[np.float32]]
 def register_replay_plugin() -> None:
     """Make TensorRT's ONNX parser replace the node `gar::RoiReplay` by the kernel. Calling it again does nothing.
 
-    The kernel is compiled for the current CUDA device, once here as a trial: what is missing is then said by this
-    function and not in TensorRT's log. Raises `GarBackendError` where TensorRT has no ahead-of-time plugins, where
-    there is no CUDA compiler, or where the C++ form of the plugin is loaded already.
+    The kernel is compiled for the current CUDA device and loaded once here as a trial: what is missing is then said by
+    this function and not in TensorRT's log. Raises `GarBackendError` where TensorRT has no ahead-of-time plugins, where
+    there is no CUDA compiler or one newer than the driver, or where the C++ form of the plugin is loaded already.
     """
     try:
         import tensorrt as trt
@@ -52,7 +52,8 @@ def register_replay_plugin() -> None:
     if trt.get_plugin_registry().get_creator(NAME, VERSION, NAMESPACE) is not None:
         raise GarBackendError(f"The C++ form of {PLUGIN} is loaded in this process already: use one form or the other")
     compiler = find_compiler()
-    compiler.ptx(Variant(Element.FLOAT16, output_size=1, spatial_scale=1.0), current_architecture())
+    trial = compiler.ptx(Variant(Element.FLOAT16, output_size=1, spatial_scale=1.0), current_architecture())
+    unload_module(load_module(trial))
     _define(compiler)
 
 
