@@ -17,7 +17,7 @@ constexpr int kWarp = 32;
 template <typename T>
 constexpr int kWide = kLoadBytes / static_cast<int>(sizeof(T));
 
-// Threads of a block: one for each 16 bytes of a token, in whole warps. The kernel is right with any number.
+// Threads of a block: one for each 16 bytes of a token, in whole warps. Any number up to kMaxThreads is right.
 template <typename T>
 GAR_HOST_DEVICE constexpr int blockThreads(int channels)
 {
