@@ -190,7 +190,6 @@ public:
         shape.tiles = static_cast<int>(inputDesc[0].dims.d[0]);
         shape.side = mAttributes.outputSize;
         shape.channels = static_cast<int>(inputDesc[0].dims.d[2]);
-        shape.regions = static_cast<int>(inputDesc[2].dims.d[0]);
         shape.scale = mAttributes.spatialScale;
         FeatureType type = FeatureType::kFloat32;
         if (inputDesc[0].type == DataType::kHALF)
@@ -202,7 +201,7 @@ public:
             type = FeatureType::kBfloat16;
         }
         cudaError_t const status = launchRoiReplay(type, inputs[0], static_cast<int64_t const*>(inputs[1]),
-            static_cast<float const*>(inputs[2]), outputs[0], shape, stream);
+            static_cast<float const*>(inputs[2]), outputs[0], shape, static_cast<int>(inputDesc[2].dims.d[0]), stream);
         if (status != cudaSuccess)
         {
             logError("gar::RoiReplay: the kernel could not be launched");

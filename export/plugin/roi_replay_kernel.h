@@ -1,9 +1,11 @@
 // The launch of the replay kernel; the plugin needs nothing else of CUDA code.
 #pragma once
 
-#include "roi_replay.h"
+#include "replay_shape.h"
 
 #include <cuda_runtime_api.h>
+
+#include <cstdint>
 
 namespace gar
 {
@@ -15,12 +17,9 @@ enum class FeatureType
     kBfloat16,
 };
 
-// Enqueue the replay of all regions: one launch, no workspace.
-//
-// features [tiles, side * side, channels], thumbnail first; grid: two int64 on the device (columns, rows), with
-// columns * rows == tiles - 1; boxes [regions, 4] float32 (x1, y1, x2, y2), fractions of the image;
-// out [regions, side * side, channels]. A grid that does not fit the tiles gives zeros, never a read out of bounds.
+// Enqueue the replay of all regions: one launch, no workspace. All pointers are the device's; see replayBlock in
+// roi_replay_block.h for their shapes. Refused: no tile beside the thumbnail, more than 2^31 - 1 tokens to make.
 cudaError_t launchRoiReplay(FeatureType type, void const* features, int64_t const* grid, float const* boxes, void* out,
-    ReplayShape const& shape, cudaStream_t stream);
+    ReplayShape const& shape, int regions, cudaStream_t stream);
 
 }  // namespace gar

@@ -1,42 +1,64 @@
-// The kernel's arithmetic as a shared library for the CPU: every token of every region in plain loops.
-#include "roi_replay.h"
+// The kernel that TensorRT's ahead-of-time plugins launch, as a shared library for the CPU: its launch is two loops.
+//
+// GAR_ELEMENT is given when this is compiled. GAR_OUTPUT_SIZE and GAR_SPATIAL_SCALE may be; if not, a run sets them.
+#include "roi_replay_block.h"
 
 namespace
 {
 
-template <typename T, int kWidth>
-void replay(T const* features, float const* boxes, T* out, gar::ReplayShape const& shape, int columns, int rows)
+struct Index
 {
-    int const tokens = shape.side * shape.side;
-    for (int region = 0; region < shape.regions; ++region)
+    unsigned x;
+};
+
+Index blockIdx;
+Index threadIdx;
+Index blockDim;
+
+#ifndef GAR_OUTPUT_SIZE
+int outputSize = 0;
+float spatialScale = 0.0F;
+#define GAR_OUTPUT_SIZE outputSize
+#define GAR_SPATIAL_SCALE spatialScale
+#define GAR_SET(size, scale) (outputSize = (size), spatialScale = (scale))
+#else
+#define GAR_SET(size, scale) (static_cast<void>(size), static_cast<void>(scale))
+#endif
+
+}  // namespace
+
+#define __global__
+#define __launch_bounds__(threads)
+#include "roi_replay_aot.cu"
+
+extern "C" void launch(unsigned blocks, unsigned threads, GAR_ELEMENT const* features, int64_t const* grid,
+    float const* boxes, int tiles, int channels, GAR_ELEMENT* out, int size, float scale)
+{
+    GAR_SET(size, scale);
+    blockDim.x = threads;
+    for (blockIdx.x = 0; blockIdx.x < blocks; ++blockIdx.x)
     {
-        for (int token = 0; token < tokens; ++token)
+        for (threadIdx.x = 0; threadIdx.x < threads; ++threadIdx.x)
         {
-            for (int channel = 0; channel < shape.channels; channel += kWidth)
-            {
-                auto const pack = gar::replayToken<T, kWidth>(
-                    features, shape, columns, rows, boxes + 4 * region, token, channel);
-                for (int c = 0; c < kWidth; ++c)
-                {
-                    out[(static_cast<int64_t>(region) * tokens + token) * shape.channels + channel + c] = pack.value[c];
-                }
-            }
+            gar_roi_replay(features, grid, boxes, tiles, channels, out);
         }
     }
 }
 
-}  // namespace
-
-extern "C" void replay_float(float const* features, float const* boxes, float* out, gar::ReplayShape const* shape,
-    int columns, int rows, int wide)
+extern "C" float spatial_scale()
 {
-    (wide != 0 ? replay<float, 4> : replay<float, 1>)(features, boxes, out, *shape, columns, rows);
+    return GAR_SPATIAL_SCALE;
 }
 
-extern "C" void replay_half(void const* features, float const* boxes, void* out, gar::ReplayShape const* shape,
-    int columns, int rows, int wide)
+extern "C" int block_threads(int channels)
 {
-    auto const* in = static_cast<_Float16 const*>(features);
-    auto* result = static_cast<_Float16*>(out);
-    (wide != 0 ? replay<_Float16, 8> : replay<_Float16, 1>)(in, boxes, result, *shape, columns, rows);
+    return gar::blockThreads<GAR_ELEMENT>(channels);
+}
+
+extern "C" void convert(float const* values, GAR_ELEMENT* out, int count)
+{
+    for (int i = 0; i < count; ++i)
+    {
+        out[i] = gar::fromFloat<GAR_ELEMENT>(values[i]);
+    }
 }

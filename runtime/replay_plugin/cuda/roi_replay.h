@@ -6,31 +6,13 @@
 // neighbours each make four taps, and the token is their outer product's weighted sum.
 #pragma once
 
-#include <cstdint>
-
-#if defined(__CUDACC__)
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-#define GAR_HOST_DEVICE __host__ __device__ __forceinline__
-#else
-#define GAR_HOST_DEVICE inline
-#endif
+#include "element.h"
+#include "replay_shape.h"
 
 namespace gar
 {
 
-constexpr int kSamples = 2;          // RoIAlign's sampling_ratio
 constexpr int kTaps = 2 * kSamples;  // cells that one bin touches along an axis
-
-// Sizes of one replay. Features are [tiles, side * side, channels], the thumbnail first.
-struct ReplayShape
-{
-    int tiles;
-    int side;      // tokens along a tile's side
-    int channels;
-    int regions;
-    float scale;   // multiplies the box in cells once more (1/28 in released checkpoints)
-};
 
 // Where one bin looks along one axis: cells and their weights, which sum to at most 1.
 struct AxisTaps
@@ -39,18 +21,29 @@ struct AxisTaps
     float weight[kTaps];
 };
 
+// A product that is rounded before anything is added to it. Contracted to a fused multiply-add, coordinates of large
+// maps would differ from the reference's by enough to show in float32 features.
+GAR_DEVICE float product(float a, float b)
+{
+#if defined(__CUDACC__)
+    return __fmul_rn(a, b);
+#else
+    return a * b;
+#endif
+}
+
 // Taps of one bin. begin, end: the box's edges as fractions of the image; length: cells along the axis.
-GAR_HOST_DEVICE AxisTaps axisTaps(float begin, float end, int length, int bin, int bins, float scale)
+GAR_DEVICE AxisTaps axisTaps(float begin, float end, int length, int bin, int bins, float scale)
 {
     float const cells = static_cast<float>(length);
-    float const start = begin * cells;
-    float const first = start * scale - 0.5F;
-    float const binSize = (end * cells - start) * scale / static_cast<float>(bins);
+    float const start = product(begin, cells);
+    float const first = product(start, scale) - 0.5F;
+    float const binSize = product(product(end, cells) - start, scale) / static_cast<float>(bins);
     AxisTaps taps{};
     for (int sample = 0; sample < kSamples; ++sample)
     {
         float const step = (static_cast<float>(bin * kSamples + sample) + 0.5F) / kSamples;
-        float const at = first + binSize * step;
+        float const at = first + product(binSize, step);
         // Written so that NaN, too, is outside.
         bool const inside = at >= -1.0F && at <= cells;
         float const last = cells - 1.0F;
@@ -67,22 +60,10 @@ GAR_HOST_DEVICE AxisTaps axisTaps(float begin, float end, int length, int bin, i
 }
 
 // Index of a merged map's cell among the tile features' tokens: the tile merge, as arithmetic.
-GAR_HOST_DEVICE int64_t tokenOfCell(int y, int x, int columns, int side)
+GAR_DEVICE int64_t tokenOfCell(int y, int x, int columns, int side)
 {
     int const tile = 1 + y / side * columns + x / side;
     return (static_cast<int64_t>(tile) * side + y % side) * side + x % side;
-}
-
-template <typename T>
-GAR_HOST_DEVICE float toFloat(T value)
-{
-    return static_cast<float>(value);
-}
-
-template <typename T>
-GAR_HOST_DEVICE T fromFloat(float value)
-{
-    return static_cast<T>(value);
 }
 
 // kWidth neighbouring channels, loaded and stored at once.
@@ -94,7 +75,7 @@ struct alignas(sizeof(T) * kWidth) Pack
 
 // Channels [channel, channel + kWidth) of output token `token` of a region whose box is `box` (x1, y1, x2, y2).
 template <typename T, int kWidth>
-GAR_HOST_DEVICE Pack<T, kWidth> replayToken(T const* features, ReplayShape const& shape, int columns, int rows,
+GAR_DEVICE Pack<T, kWidth> replayToken(T const* features, ReplayShape const& shape, int columns, int rows,
     float const* box, int token, int channel)
 {
     AxisTaps const ys = axisTaps(box[1], box[3], rows * shape.side, token / shape.side, shape.side, shape.scale);

@@ -1,0 +1,10 @@
+"""The replay plugin that TensorRT engines carry within them, and the CUDA kernel behind it.
+
+    register_replay_plugin()  # before the ONNX parser meets `roi_replay.onnx`, in the process that builds the engine
+
+The C++ form of the plugin, for TensorRT without ahead-of-time Python plugins, is in `export/plugin`.
+"""
+
+from gar_edge.runtime.replay_plugin.aot import register_replay_plugin
+
+__all__ = ["register_replay_plugin"]
