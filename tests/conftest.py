@@ -49,7 +49,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def traced_once() -> Iterator[None]:
     """Trace each model once: exports in one process then take copies, which saves most of the suite's time."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("trace_encoder", "trace_decoder"):
+        for name in ("trace_encoder", "trace_decoder", "trace_compat_decoder"):
             cached = functools.cache(getattr(forms, name))
             patch.setattr(forms, name, functools.partial(_copy_of, cached))
         yield
