@@ -73,6 +73,14 @@ def bundle(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture(scope="session")
+def compat_bundle(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle exported from `checkpoint`, with a compat decoder beside the standard one."""
+    folder = tmp_path_factory.mktemp("bundles") / f"{checkpoint.name}-compat"
+    options = ExportOptions(Precision.FP32, validate=False, compat=True)
+    return export_bundle(checkpoint, folder, options, Silent()).folder
+
+
+@pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One small bundle, for tests to which its shape does not matter. Copy it before altering it."""
     folder = tmp_path_factory.mktemp("bundles") / "tiny"
