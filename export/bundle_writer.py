@@ -44,7 +44,7 @@ _MARGIN = 64 << 20  # bytes beside the weights: graphs, tokenizer, manifest
 class ExportOptions:
     """max_tiles None keeps the checkpoint's limit; force replaces an existing bundle; validate compares with torch.
 
-    quantising: how, for the precisions that quantise.
+    quantising: how, for the precisions that quantise. compat: the decoder also for engines of opset 20; not with int4.
     """
 
     precision: Precision = Precision.FP32
@@ -52,6 +52,7 @@ class ExportOptions:
     force: bool = False
     validate: bool = True
     quantising: Quantising = field(default_factory=Quantising)
+    compat: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,11 @@ def export_bundle(checkpoint: Checkpoint, destination: Path, options: ExportOpti
     _check_tiles(checkpoint, options.max_tiles)
     describe.describe_prompt(checkpoint)  # a wrong tokenizer should fail before the long work
     precision = options.precision
+    if options.compat and precision is Precision.INT4:
+        raise GarExportError("int4 weights in blocks need opset 21, so they have no compat decoder; take int8")
     calibration = calibration_options(checkpoint, precision, options.quantising) if precision.quantised else None
     progress.begin("Tracing the graphs")
-    traced = trace_graphs(checkpoint, precision)
+    traced = trace_graphs(checkpoint, precision, options.compat)
     with _staged(destination, options.force) as folder:
         _check_space(folder, traced, checkpoint, precision)
 

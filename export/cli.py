@@ -38,6 +38,13 @@ def export(
     int4: Annotated[
         bool, typer.Option("--int4", help="4-bit weights in the decoder's layers; encoder and head as with --int8.")
     ] = False,
+    compat: Annotated[
+        bool,
+        typer.Option(
+            "--compat",
+            help="Write the decoder for TensorRT before 10.15 (JetPack 6, 7.0, 7.1) too; not with --int4.",
+        ),
+    ] = False,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="Bundle folder. Default: in the per-user data folder.", show_default=False),
@@ -90,6 +97,8 @@ def export(
     """  # fmt: skip
     chosen = [name for name, wanted in (("fp32", fp32), ("fp16", fp16), ("int8", int8), ("int4", int4)) if wanted]
     _check_usage(size, checkpoint, revision, chosen, random_weights)
+    if compat and int4:
+        raise typer.BadParameter("--compat goes with --fp32, --fp16 and --int8: blocks of int4 need a newer opset")
     _check_calibration(chosen, calib_data, calib_samples, keep_float, report)
     try:
         import torch  # noqa: F401 - too slow for --help, so only here
@@ -110,7 +119,7 @@ def export(
     folder = output or default_bundle(f"{source.name.replace('/', '--')}-{precision.value}")
     kept = keep_float if keep_float in (AUTO, NONE) else tuple(keep_float.split(","))
     quantising = Quantising(_is_nano(size, checkpoint, random_weights), calib_data, calib_samples, calibrator, kept)
-    options = ExportOptions(precision, max_tiles, force, not no_validate, quantising)
+    options = ExportOptions(precision, max_tiles, force, not no_validate, quantising, compat)
     begin = time.perf_counter()
     try:
         with TerminalProgress(sys.stderr) as progress:

@@ -140,7 +140,9 @@ def describe_prompt(checkpoint: Checkpoint) -> Prompt:
 def describe_graph(traced: TracedGraph, files: tuple[str, ...]) -> Graph:
     """A graph's signature for the manifest."""
     graph = traced.model.graph
-    return Graph(files, tuple(ports(graph.inputs)), tuple(ports(graph.outputs)), dict(traced.aliases))
+    return Graph(
+        files, tuple(ports(graph.inputs)), tuple(ports(graph.outputs)), dict(traced.aliases), dict(traced.appends)
+    )
 
 
 def ports(values: Iterable[ir.Value]) -> list[Port]:

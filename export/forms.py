@@ -7,10 +7,17 @@ from dataclasses import dataclass, field, replace
 
 from gar_edge.calibration.plan import Plan
 from gar_edge.calibration.qdq import insert_qdq, store_as_half
-from gar_edge.export.graphs import Precision, TracedGraph, trace_decoder, trace_encoder, trace_replay
+from gar_edge.export.graphs import (
+    Precision,
+    TracedGraph,
+    trace_compat_decoder,
+    trace_decoder,
+    trace_encoder,
+    trace_replay,
+)
 from gar_edge.models.checkpoint import Checkpoint
 from gar_edge.models.weights import Recipe, decoder_recipes, encoder_recipes
-from gar_edge.runtime.gar import CPU_ENGINE
+from gar_edge.runtime.gar import COMPAT_ENGINE, CPU_ENGINE
 
 
 @dataclass(frozen=True)
@@ -26,23 +33,28 @@ class Forms:
         return Forms(replace(self.main, model=self.main.model.clone()), copies)
 
 
-def trace_graphs(checkpoint: Checkpoint, precision: Precision) -> dict[str, Forms]:
-    """The three graphs in float. Where they are to be quantised, a float32 form for CPUs beside the float16 one."""
-    config = checkpoint.config
+def trace_graphs(checkpoint: Checkpoint, precision: Precision, compat: bool = False) -> dict[str, Forms]:
+    """The three graphs in float. Where they are to be quantised, a float32 form for CPUs beside the float16 one.
+
+    compat: the decoder also in the form for engines that know no newer operator than opset 20's.
+    """
+    config, tied, full = checkpoint.config, checkpoint.tied, Precision.FP32
     traced = {
         "encoder": Forms(trace_encoder(config, precision)),
         "roi_replay": Forms(trace_replay(config, precision)),
-        "decoder": Forms(trace_decoder(config, precision, checkpoint.tied)),
+        "decoder": Forms(trace_decoder(config, precision, tied)),
     }
-    if not precision.quantised:
-        return traced
-    full = Precision.FP32
-    for_cpu = {
-        "encoder": trace_encoder(config, full),
-        "roi_replay": trace_replay(config, full),
-        "decoder": trace_decoder(config, full, checkpoint.tied),
-    }
-    return {name: Forms(forms.main, {CPU_ENGINE: for_cpu[name]}) for name, forms in traced.items()}
+    if precision.quantised:
+        for_cpu = {
+            "encoder": trace_encoder(config, full),
+            "roi_replay": trace_replay(config, full),
+            "decoder": trace_decoder(config, full, tied),
+        }
+        traced = {name: Forms(forms.main, {CPU_ENGINE: for_cpu[name]}) for name, forms in traced.items()}
+    if compat:
+        form, decoder = trace_compat_decoder(config, precision, tied), traced["decoder"]
+        traced["decoder"] = Forms(decoder.main, {**decoder.by_engine, COMPAT_ENGINE: form})
+    return traced
 
 
 def quantise(traced: Mapping[str, Forms], checkpoint: Checkpoint, plans: Mapping[str, Plan]) -> dict[str, Forms]:
@@ -54,11 +66,10 @@ def quantise(traced: Mapping[str, Forms], checkpoint: Checkpoint, plans: Mapping
     quantised = dict(traced)
     for name, plan in plans.items():
         forms, makers = traced[name], plan.parameters(recipes[name])
-        for form, unsigned in ((forms.main, False), (forms.by_engine[CPU_ENGINE], True)):
-            insert_qdq(form.model, plan, unsigned)
+        insert_qdq(forms.main.model, plan, unsigned=False)
+        for engine, form in forms.by_engine.items():
+            insert_qdq(form.model, plan, unsigned=engine == CPU_ENGINE)
         store_as_half(forms.by_engine[CPU_ENGINE].model, makers)
-        main, cpu = (
-            TracedGraph(form.model, makers, form.aliases) for form in (forms.main, forms.by_engine[CPU_ENGINE])
-        )
-        quantised[name] = Forms(main, {CPU_ENGINE: cpu})
+        by_engine = {engine: replace(form, recipes=makers) for engine, form in forms.by_engine.items()}
+        quantised[name] = Forms(replace(forms.main, recipes=makers), by_engine)
     return quantised

@@ -23,10 +23,13 @@ from torch.export import Dim
 
 from gar_edge.export.replay_graph import replay_model
 from gar_edge.models.config import GarConfig, TextConfig
-from gar_edge.models.llama import Decoder
-from gar_edge.models.ops import OPSET
+from gar_edge.models.llama import AppendingDecoder, Decoder
+from gar_edge.models.ops import COMPAT_OPSET, OPSET
 from gar_edge.models.vision import Encoder
 from gar_edge.models.weights import Maker, build_module, decoder_recipes, encoder_recipes
+
+COMPAT_IR = 9  # the file format's version when `COMPAT_OPSET` was the newest
+TOTAL = "past + length"  # the compat decoder's dimension of all positions
 
 
 class Precision(str, Enum):
@@ -58,11 +61,15 @@ class Precision(str, Enum):
 
 @dataclass(frozen=True)
 class TracedGraph:
-    """A graph whose parameters have a type and a shape but no values yet, and what makes these."""
+    """A graph whose parameters have a type and a shape but no values yet, and what makes these.
+
+    aliases, appends: as in the manifest's `Graph`.
+    """
 
     model: ir.Model
     recipes: Mapping[str, Maker]
     aliases: Mapping[str, str] = field(default_factory=dict)
+    appends: Mapping[str, str] = field(default_factory=dict)
 
 
 def trace_encoder(config: GarConfig, precision: Precision) -> TracedGraph:
@@ -112,20 +119,69 @@ def trace_decoder(config: GarConfig, precision: Precision, tied: bool) -> Traced
     return TracedGraph(model, decoder_recipes(config, tied), dict(zip(updated, caches, strict=True)))
 
 
+def trace_compat_decoder(config: GarConfig, precision: Precision, tied: bool) -> TracedGraph:
+    """The decoder for engines of opset 20: caches [batch,past,KV,d] in, [batch,past+length,KV,d] out."""
+    text = config.text
+    batch, length = Dim("batch", min=1, max=1024), Dim("length", min=1, max=text.context)
+    past = Dim("past", min=0, max=1 << 20)
+    ins, outs = past_names(text), present_names(text)
+    example = (
+        torch.zeros(2, 3, text.hidden, dtype=precision.torch),
+        torch.zeros(2, dtype=torch.int64),
+        torch.ones(2, 1, 3, 3 + 5, dtype=torch.bool),
+        [torch.zeros(2, 5, text.kv_heads, text.head_dim, dtype=precision.torch) for _ in ins],
+    )
+    model = _trace(
+        build_module(AppendingDecoder, text, precision.torch),
+        example,
+        ["inputs_embeds", "position", "attention_mask", *ins],
+        ["logits", *outs],
+        (
+            {0: batch, 1: length},
+            {0: batch},
+            {0: batch, 2: length, 3: Dim.DYNAMIC},  # torch has no name for the sum of two dimensions
+            [{0: batch, 1: past}] * len(ins),
+        ),
+        COMPAT_OPSET,
+    )
+    model.ir_version = COMPAT_IR
+    _name_total(model.graph)
+    return TracedGraph(model, decoder_recipes(config, tied), appends=dict(zip(outs, ins, strict=True)))
+
+
 def cache_names(text: TextConfig) -> list[str]:
     """The caches' names in the order in which the decoder takes them."""
-    return [f"{kind}_cache_{layer}" for layer in range(text.layers) for kind in ("key", "value")]
+    return _per_layer(text, "{}_cache_{}")
+
+
+def past_names(text: TextConfig) -> list[str]:
+    """The names of the caches that the compat decoder takes."""
+    return _per_layer(text, "past_{}_{}")
+
+
+def present_names(text: TextConfig) -> list[str]:
+    """The names of the caches that the compat decoder returns, in the order of `past_names`."""
+    return _per_layer(text, "present_{}_{}")
+
+
+def _per_layer(text: TextConfig, name: str) -> list[str]:
+    return [name.format(kind, layer) for layer in range(text.layers) for kind in ("key", "value")]
 
 
 def _trace(
-    module: nn.Module, example: tuple[Any, ...], inputs: list[str], outputs: list[str], dynamic: tuple[Any, ...]
+    module: nn.Module,
+    example: tuple[Any, ...],
+    inputs: list[str],
+    outputs: list[str],
+    dynamic: tuple[Any, ...],
+    opset: int = OPSET,
 ) -> ir.Model:
     with _quiet():
         program = torch.onnx.export(
             module,
             example,
             dynamo=True,
-            opset_version=OPSET,
+            opset_version=opset,
             input_names=inputs,
             output_names=outputs,
             dynamic_shapes=dynamic,
@@ -157,6 +213,15 @@ def _optimise(model: ir.Model, parameters: Mapping[str, Tensor]) -> None:
     for value in weights:
         assert value.name is not None
         graph.initializers[value.name] = value
+
+
+def _name_total(graph: ir.Graph) -> None:
+    """One name for the sum of past and length: the mask's last axis has a number for it, the presents a formula."""
+    totals = {dim for value in graph.outputs if value.shape for dim in value.shape[1:2] if not isinstance(dim, int)}
+    totals |= {dim for value in graph.inputs if value.shape for dim in value.shape[3:] if not isinstance(dim, int)}
+    for value in (*graph.inputs, *(output for node in graph for output in node.outputs)):
+        if value.shape is not None:
+            value.shape = ir.Shape([TOTAL if dim in totals else dim for dim in value.shape])
 
 
 def _name_inputs(graph: ir.Graph) -> None:

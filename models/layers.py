@@ -32,6 +32,8 @@ class LayerNorm(nn.Module):
 
 
 class RMSNorm(nn.Module):
+    """One operator at opset 24; below opset 23 torch writes it out, in float32 whatever x is."""
+
     def __init__(self, dim: int, eps: float) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(dim))

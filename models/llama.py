@@ -1,8 +1,13 @@
-"""The Llama decoder with a static KV cache: one forward serves prefill, chunked prefill and decode."""
+"""The Llama decoder: one forward serves prefill, chunked prefill and decode.
+
+It has two forms of the same parameters. `Decoder` writes into a KV cache of fixed capacity and is made of opset 24's
+large operators; `AppendingDecoder` returns a longer cache than it was given and needs nothing newer than opset 20.
+"""
 
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -39,12 +44,16 @@ class SelfAttention(nn.Module):
         self.v_proj = Linear(config.hidden, config.kv_heads * config.head_dim, bias=False)
         self.o_proj = Linear(config.heads * config.head_dim, config.hidden, bias=False)
 
+    def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Query [B,S,H,d], key and value [B,S,KV,d] of x [B,S,C], not rotated."""
+        query, key, value = (
+            linear(x).unflatten(-1, (-1, self.head_dim)) for linear in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        return query, key, value
+
     def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Rotated query [B,H,S,d] and key [B,KV,S,d], and value [B,KV,S,d] of x [B,S,C]."""
-        query, key, value = (
-            linear(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-            for linear in (self.q_proj, self.k_proj, self.v_proj)
-        )
+        query, key, value = (states.transpose(1, 2) for states in self.heads(x))
         return ops.rotary(query, cos, sin), ops.rotary(key, cos, sin), value
 
     def output(self, attended: Tensor) -> Tensor:
@@ -70,6 +79,20 @@ class DecoderLayer(nn.Module):
         key = ops.scatter_cache(key, new_key, write_index)
         value = ops.scatter_cache(value, new_value, write_index)
         x = x + self.attn.output(ops.attention(query, key, value, bias))
+        return self.feed_forward(x), key, value
+
+    def append(
+        self, x: Tensor, angles: tuple[Tensor, Tensor], bias: Tensor, key: Tensor, value: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """X [B,S,C] through the layer, and the past keys and values [B,past,KV,d] with its own behind them.
+
+        angles [B,S,d/2]; bias [B,1,S*H/KV,past+S], H/KV rows for each position.
+        """
+        cos, sin = (part.unsqueeze(2) for part in angles)
+        query, new_key, new_value = self.attn.heads(self.input_norm(x))
+        key = torch.cat([key, ops.rotate(new_key, cos, sin)], dim=1)
+        value = torch.cat([value, new_value], dim=1)
+        x = x + self.attn.o_proj(ops.grouped_attention(ops.rotate(query, cos, sin), key, value, bias))
         return self.feed_forward(x), key, value
 
     def feed_forward(self, x: Tensor) -> Tensor:
@@ -118,12 +141,40 @@ class Decoder(nn.Module):
         """What every layer takes beside x [B,S,C]: the positions' angles, and the mask as an additive bias."""
         steps = torch.arange(x.shape[1], device=x.device)
         angles = self.angles(write_index[:, None] + steps, x.dtype)
-        # A finite floor: -inf would turn a row without any visible slot into NaN, and overflows nothing less.
-        return angles, torch.where(attention_mask, 0.0, torch.finfo(x.dtype).min).to(x.dtype)
+        # A finite floor, and room for a score below it: -inf would turn a row without any visible slot into NaN.
+        return angles, torch.where(attention_mask, 0.0, torch.finfo(x.dtype).min / 2).to(x.dtype)
 
     def logits(self, x: Tensor) -> Tensor:
         """Logits [B,V] of the last position of the last layer's output [B,S,C]."""
         return ops.project_rows(self.norm(x[:, -1]), self.head)
+
+
+class AppendingDecoder(Decoder):
+    """The same decoder in ordinary operators. A cache's positions lie in one row, so a beginning of it is a view."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__(config)
+        self.groups = config.heads // config.kv_heads
+
+    def forward(
+        self, inputs_embeds: Tensor, position: Tensor, attention_mask: Tensor, past: list[Tensor]
+    ) -> tuple[Tensor, ...]:
+        """One step over S positions.
+
+        inputs_embeds [B,S,C]; position [B] int64: the position of each sequence's first new token, which need not be
+        the past's length where sequences of a batch differ in theirs; attention_mask [B,1,S,past+S] bool, true where
+        a query may look; past: key and value of each layer in turn, [B,past,KV,d]. Returns logits [B,V] of the last
+        position and the keys and values [B,past+S,KV,d].
+        """
+        x = inputs_embeds
+        angles, bias = self.prepare(x, position, attention_mask)
+        bias = bias.repeat_interleave(self.groups, dim=2)  # once for all layers
+        present: list[Tensor] = []
+        for index, module in enumerate(self.layers):
+            layer = cast(DecoderLayer, module)
+            x, key, value = layer.append(x, angles, bias, *past[2 * index : 2 * index + 2])
+            present += [key, value]
+        return self.logits(x), *present
 
 
 def causal_mask(write_index: Tensor, length: int, capacity: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 In eager mode these are plain differentiable torch. While torch exports, each becomes the standard
 opset-24 operator of the same meaning, so that engines see an `Attention` and not twelve fragments.
+`rotate` and `grouped_attention` stay plain torch: they serve engines that know no newer operator than opset 20's.
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 OPSET = 24
+COMPAT_OPSET = 20  # the newest that TensorRT 10.3 knows
 
 
-def _node(name: str, inputs: list[Tensor], like: Tensor, shape: list[int | torch.SymInt], **attrs: Any) -> Tensor:
-    return torch.onnx.ops.symbolic(f"::{name}", inputs, attrs=attrs, dtype=like.dtype, shape=shape, version=OPSET)
+def _node(
+    name: str, inputs: list[Tensor], like: Tensor, shape: list[int | torch.SymInt], version: int = OPSET, **attrs: Any
+) -> Tensor:
+    return torch.onnx.ops.symbolic(f"::{name}", inputs, attrs=attrs, dtype=like.dtype, shape=shape, version=version)
 
 
 def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -26,8 +30,12 @@ def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """
     if torch.compiler.is_exporting():
         return _node("RotaryEmbedding", [x, cos, sin], x, list(x.shape))
+    return rotate(x, cos.unsqueeze(1), sin.unsqueeze(1))
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """`rotary`'s arithmetic: x [...,D]; cos, sin broadcastable to [...,D/2]."""
     first, second = x.chunk(2, dim=-1)
-    cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 
 
@@ -52,11 +60,25 @@ def attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor
     return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, enable_gqa=True)
 
 
+def grouped_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+    """`attention` as two products and a softmax, heads behind positions.
+
+    query [B,S,H,D]; key, value [B,K,H/g,D]; bias [B,1,S*g,K], g rows for each position -> [B,S,H*D]. The g queries
+    that share a key are rows of one product, so that keys and values are not repeated.
+    """
+    heads, groups = key.shape[2], query.shape[2] // key.shape[2]
+    query = query * query.shape[-1] ** -0.5  # before the product: scores of float16 have little room
+    query = query.unflatten(2, (heads, groups)).transpose(1, 2).flatten(2, 3)  # [B,H/g,S*g,D]
+    weights = torch.softmax(query @ key.permute(0, 2, 3, 1) + bias, dim=-1)
+    attended = weights @ value.transpose(1, 2)
+    return attended.unflatten(2, (-1, groups)).transpose(1, 2).flatten(2)
+
+
 def project_rows(x: Tensor, rows: Tensor) -> Tensor:
     """X @ rows.T, keeping `rows` in the token table's own layout so that head and table share one copy.
 
     x [B,C], rows [V,C] -> [B,V].
     """
     if torch.compiler.is_exporting():
-        return _node("Gemm", [x, rows], x, [x.shape[0], rows.shape[0]], transB=1)
+        return _node("Gemm", [x, rows], x, [x.shape[0], rows.shape[0]], version=13, transB=1)
     return F.linear(x, rows)

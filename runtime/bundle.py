@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from gar_edge.runtime.errors import GarBundleError
-from gar_edge.runtime.manifest import FILE, SCHEMA, Manifest
+from gar_edge.runtime.manifest import FILE, SCHEMA, Graph, Manifest
 from gar_edge.runtime.paths import home
 
 
@@ -103,6 +103,22 @@ def _check_meaning(manifest: Manifest) -> None:
     for name, size in vars(manifest.dimensions).items():
         if size < 1:
             raise ValueError(f"{FILE}.dimensions.{name}: {size}, must be at least 1")
+    forms = {"graphs": manifest.graphs}
+    forms |= {f"engine_graphs.{engine}": graphs for engine, graphs in manifest.engine_graphs.items()}
+    for where, graphs in forms.items():
+        for name, graph in graphs.items():
+            _check_pairs(graph, f"{FILE}.{where}.{name}")
+
+
+def _check_pairs(graph: Graph, where: str) -> None:
+    """ValueError where `aliases` or `appends` pair what is no output and input of the graph, or one of them twice."""
+    inputs, outputs = ({port.name for port in ports} for ports in (graph.inputs, graph.outputs))
+    for kind, pairs in (("aliases", graph.aliases), ("appends", graph.appends)):
+        for output, source in pairs.items():
+            if output not in outputs or source not in inputs:
+                raise ValueError(f"{where}.{kind}: {output} -> {source}: no such output and input, or paired already")
+            outputs.remove(output)
+            inputs.remove(source)
 
 
 def _verify(folder: Path, manifest: Manifest) -> None:

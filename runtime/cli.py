@@ -60,6 +60,9 @@ def run(
     stop: Annotated[
         list[str] | None, typer.Option(help="A text that ends the answer; may be repeated.", show_default=False)
     ] = None,
+    compat: Annotated[
+        bool, typer.Option("--compat", help="Answer with the decoder that gar-export --compat wrote.")
+    ] = False,
     threads: Annotated[int, typer.Option(min=0, help="Processor threads; 0: all cores.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the text.")] = False,
 ) -> None:
@@ -89,7 +92,7 @@ def run(
     if model is None and last_bundle() is None:
         print("No bundle has been exported yet: exporting gar-nano once.", file=sys.stderr)
         export_nano()
-    gar = Gar.load(model, threads=threads)
+    gar = Gar.load(model, threads=threads, decoder="compat" if compat else "standard")
     if model is None and gar.manifest.source.name == NANO:
         print(ABOUT_NANO, file=sys.stderr)
     number = regions.pop(-1, None)

@@ -1,15 +1,37 @@
-"""The decoder with its KV cache: prefill in chunks, then one token a step, in place."""
+"""The decoder with its KV cache: prefill in chunks, then one token a step."""
 
 from __future__ import annotations
+
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gar_edge.runtime.append import AppendingSequence
 from gar_edge.runtime.backend import Backend, Buffer, Run
 from gar_edge.runtime.manifest import Manifest
 
 PREFILL_CHUNK = 512  # positions per prefill run: bounds activations and scores whatever the prompt's length
 CAPACITY_STEP = 64  # cache capacities are multiples of this
+
+
+class TokenSequence(Protocol):
+    """One sequence and its cache, however its decoder keeps it. `length`: positions held, `capacity`: at most."""
+
+    length: int
+    capacity: int
+
+    def prefill(self, embeds: Buffer) -> NDArray[np.float32]:
+        """Append at most `PREFILL_CHUNK` embeddings [S,C]; logits [V] of the last position."""
+        ...
+
+    def step(self, embed: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Append one token's embedding [C]; logits [V] of what follows it."""
+        ...
+
+    def rewind(self, length: int) -> None:
+        """Forget all positions from `length` on."""
+        ...
 
 
 class DecoderRunner:
@@ -27,11 +49,12 @@ class DecoderRunner:
     def start(self, length: int) -> TokenSequence:
         """An empty sequence with room for `length` positions."""
         capacity = -(-length // CAPACITY_STEP) * CAPACITY_STEP
-        return TokenSequence(self, min(capacity, max(self.dims.context, length)))
+        kind = AppendingSequence if self.graph.appends else InPlaceSequence
+        return kind(self, min(capacity, max(self.dims.context, length)))
 
 
-class TokenSequence:
-    """One sequence's cache, allocated once, and the buffers that every decode step reuses."""
+class InPlaceSequence:
+    """A `TokenSequence` whose decoder updates its cache in place; every decode step reuses the same buffers."""
 
     def __init__(self, runner: DecoderRunner, capacity: int) -> None:
         self._runner = runner

@@ -30,6 +30,8 @@ from gar_edge.runtime.stream import AnswerStream
 CACHE_BYTES = 256 << 20  # of tile features; a 1B tile takes 2 MiB in fp32
 BACKENDS = ("auto", "onnxruntime")
 CPU_ENGINE = "cpu"
+COMPAT_ENGINE = "compat"  # knows no newer operator than opset 20's
+DECODERS = ("standard", COMPAT_ENGINE)
 DEFAULT = Options()
 
 
@@ -56,19 +58,26 @@ class Gar:
         backend: str = "auto",
         threads: int = 0,
         cache_bytes: int = CACHE_BYTES,
+        decoder: str = "standard",
     ) -> Gar:
         """Load a bundle folder made by gar-export; None takes the one exported last.
 
         backend: "auto" or "onnxruntime". threads: processor threads per graph, 0 for all cores.
         cache_bytes: memory for features of open scenes' tiles, over all scenes.
+        decoder: "standard", or "compat" for the graphs that engines of opset 20 take (`gar-export --compat`).
         Raises `GarBundleError` for a damaged or missing bundle, `GarBackendError` for an engine that is not there.
         """
         if backend not in BACKENDS:
             raise GarBackendError(f"backend {backend!r} is unknown; choose from {', '.join(BACKENDS)}")
+        if decoder not in DECODERS:
+            raise GarBackendError(f"decoder {decoder!r} is unknown; choose from {', '.join(DECODERS)}")
         folder = bundle if bundle is not None else last_bundle()
         if folder is None:
             raise GarBundleError("no bundle has been exported yet; make one with gar-export, or name one with --model")
-        opened = Bundle.open(folder).for_engine(CPU_ENGINE)
+        opened = Bundle.open(folder)
+        if decoder == COMPAT_ENGINE and COMPAT_ENGINE not in opened.manifest.engine_graphs:
+            raise GarBundleError(f"{opened.folder}: has no compat decoder; export it again with --compat (not --int4)")
+        opened = opened.for_engine(COMPAT_ENGINE if decoder == COMPAT_ENGINE else CPU_ENGINE)
         return cls(opened, OnnxRuntimeBackend(opened.folder, opened.manifest, threads), cache_bytes)
 
     def open(self, image: ImageLike, max_tiles: int | None = None) -> Scene:

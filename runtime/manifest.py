@@ -77,12 +77,16 @@ class Port:
 
 @dataclass(frozen=True)
 class Graph:
-    """One ONNX file and its signature. files: all that it reads, itself first. aliases: output -> input, in place."""
+    """One ONNX file and its signature. files: all that it reads, itself first.
+
+    aliases: output -> input that it updates in place. appends: output -> input that it holds, and new positions behind.
+    """
 
     files: tuple[str, ...]
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     aliases: Mapping[str, str] = field(default_factory=dict)
+    appends: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def traced_once() -> Iterator[None]:
     """Trace each model once: exports in one process then take copies, which saves most of the suite's time."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("trace_encoder", "trace_decoder"):
+        for name in ("trace_encoder", "trace_decoder", "trace_compat_decoder"):
             cached = functools.cache(getattr(forms, name))
             patch.setattr(forms, name, functools.partial(_copy_of, cached))
         yield
@@ -70,6 +70,14 @@ def bundle(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> 
     """The bundle exported from `checkpoint`."""
     folder = tmp_path_factory.mktemp("bundles") / checkpoint.name
     return export_bundle(checkpoint, folder, ExportOptions(Precision.FP32, validate=False), Silent()).folder
+
+
+@pytest.fixture(scope="session")
+def compat_bundle(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle exported from `checkpoint`, with a compat decoder beside the standard one."""
+    folder = tmp_path_factory.mktemp("bundles") / f"{checkpoint.name}-compat"
+    options = ExportOptions(Precision.FP32, validate=False, compat=True)
+    return export_bundle(checkpoint, folder, options, Silent()).folder
 
 
 @pytest.fixture(scope="session")

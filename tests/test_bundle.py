@@ -343,6 +343,29 @@ def test_a_manifest_that_cannot_be_run_is_refused(folder: Path, path: str, value
         Bundle.open(folder)
 
 
+@pytest.mark.parametrize(
+    ("field", "pairs", "expected"),
+    [
+        ("appends", [], "expected an object, found list"),
+        ("appends", {"logits": 3}, "expected str, found int"),
+        ("appends", {"logits": "past"}, "logits -> past: no such output and input"),
+        ("appends", {"key_cache_0": "logits"}, "key_cache_0 -> logits: no such output and input"),
+        ("appends", {"logits": "key_cache_0"}, "key_cache_0: no such output and input, or paired already"),
+        ("aliases", {"logits": "key_cache_0", "key_cache_0_out": "key_cache_0"}, "or paired already"),
+        ("aliases", {"nothing": "key_cache_0"}, "nothing -> key_cache_0: no such output"),
+    ],
+)
+@pytest.mark.parametrize("form", ["graphs", "engine_graphs.cpu"])
+def test_pairs_of_ports_are_checked(folder: Path, form: str, field: str, pairs: object, expected: str) -> None:
+    def edit(manifest: dict[str, Any]) -> None:
+        manifest["engine_graphs"] = {"cpu": {"decoder": dict(manifest["graphs"]["decoder"])}}
+        graphs = manifest["graphs"] if form == "graphs" else manifest["engine_graphs"]["cpu"]
+        graphs["decoder"][field] = pairs
+
+    edit_manifest(folder, edit)
+    refused(folder, f"gar.json.{form}.decoder.{field}", expected, "export the bundle again")
+
+
 def test_a_whole_number_is_a_float(folder: Path) -> None:
     edit_manifest(folder, lambda manifest: manifest["replay"].update(spatial_scale=1))
     assert Bundle.open(folder).manifest.replay.spatial_scale == 1

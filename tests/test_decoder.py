@@ -1,21 +1,23 @@
-"""The decoder against transformers' Llama, in torch and in the exported graph."""
+"""Both forms of the decoder against transformers' Llama, in torch and in the exported graphs."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import reference
 import torch
 from conftest import SHAPES
 
 from gar_edge.models.checkpoint import Checkpoint
-from gar_edge.models.llama import Decoder, causal_mask
+from gar_edge.models.llama import AppendingDecoder, Decoder, causal_mask
 from gar_edge.models.weights import build_module, decoder_recipes, load_parameters
 from gar_edge.runtime import decode
 from gar_edge.runtime.backend import Buffer
-from gar_edge.runtime.gar import Gar
+from gar_edge.runtime.gar import DECODERS, Gar
 
 POSITIONS = 220
 
@@ -62,14 +64,33 @@ def test_torch_decoder_step_by_step(checkpoint: Checkpoint, embeds: np.ndarray, 
     assert_same(np.stack(found), expected)
 
 
-def test_exported_decoder_step_by_step(bundle: Path, embeds: np.ndarray, expected: np.ndarray) -> None:
-    sequence = Gar.load(bundle).decoder.start(POSITIONS)
+def test_torch_appending_decoder_in_pieces(checkpoint: Checkpoint, embeds: np.ndarray, expected: np.ndarray) -> None:
+    text = checkpoint.config.text
+    module = build_module(AppendingDecoder, text, torch.float32)
+    load_parameters(module, decoder_recipes(checkpoint.config, checkpoint.tied), checkpoint.weights)
+    past = [torch.zeros(1, 0, text.kv_heads, text.head_dim) for _ in range(2 * text.layers)]
+    found, ends = [], [1, 2, 50, 51, POSITIONS]
+    with torch.inference_mode():
+        for begin, end in pairwise([0, *ends]):
+            position = torch.tensor([begin])
+            mask = causal_mask(position, end - begin, end)
+            logits, *past = module(torch.from_numpy(embeds[None, begin:end]), position, mask, past)
+            found.append(logits[0].numpy())
+    assert_same(np.stack(found), expected[[end - 1 for end in ends]])
+
+
+@pytest.fixture(params=DECODERS)
+def gar(request: pytest.FixtureRequest, compat_bundle: Path) -> Gar:
+    return Gar.load(compat_bundle, decoder=request.param)
+
+
+def test_exported_decoder_step_by_step(gar: Gar, embeds: np.ndarray, expected: np.ndarray) -> None:
+    sequence = gar.decoder.start(POSITIONS)
     assert_same(np.stack([sequence.step(row) for row in embeds]), expected)
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 64, POSITIONS])
-def test_prefill_in_chunks_then_steps(bundle: Path, embeds: np.ndarray, expected: np.ndarray, chunk: int) -> None:
-    gar = Gar.load(bundle)
+def test_prefill_in_chunks_then_steps(gar: Gar, embeds: np.ndarray, expected: np.ndarray, chunk: int) -> None:
     sequence = gar.decoder.start(POSITIONS)
     found, at = [], []
     for begin in range(0, 200, chunk):
@@ -80,6 +101,23 @@ def test_prefill_in_chunks_then_steps(bundle: Path, embeds: np.ndarray, expected
     found += [sequence.step(row) for row in embeds[200:]]
     at += range(200, POSITIONS)
     assert_same(np.stack(found), expected[at])
+
+
+def test_rewind_forgets_what_came_later(gar: Gar, embeds: np.ndarray, expected: np.ndarray) -> None:
+    """Twice, to a place inside the prefill and to one between steps; what was there must leave no trace."""
+    sequence = gar.decoder.start(POSITIONS)
+    with embedded(gar, embeds[:30]) as rows:
+        sequence.prefill(rows)
+    for row in -embeds[:9]:
+        sequence.step(row)
+    for begin in (12, 34):
+        sequence.rewind(begin)
+        with embedded(gar, embeds[begin : begin + 20]) as rows:
+            found = [sequence.prefill(rows)]
+        found += [sequence.step(row) for row in embeds[begin + 20 : begin + 25]]
+        assert_same(np.stack(found), expected[begin + 19 : begin + 25])
+    sequence.rewind(0)
+    assert_same(sequence.step(embeds[0]), expected[0])
 
 
 def test_a_batch_of_sequences_at_different_positions(
@@ -104,6 +142,35 @@ def test_a_batch_of_sequences_at_different_positions(
         outputs = {out: caches[source] for out, source in gar.decoder.graph.aliases.items()}
         gar.decoder.session.bind({**buffers, **caches}, {"logits": logits, **outputs})()
     assert_same(logits.read(), expected[[length - 1 for length in lengths]])
+
+
+def test_a_batch_of_pasts_of_different_lengths(
+    compat_bundle: Path, checkpoint: Checkpoint, embeds: np.ndarray, expected: np.ndarray
+) -> None:
+    """The compat decoder pads the shorter past; mask and position say where each sequence truly is."""
+    gar = Gar.load(compat_bundle, decoder="compat")
+    session = onnxruntime.InferenceSession(compat_bundle / gar.decoder.graph.files[0])
+    appends, text = gar.decoder.graph.appends, checkpoint.config.text
+    lengths, count = (30, 47), 10
+    longest = max(lengths)
+    pasts = {name: np.full((2, longest, text.kv_heads, text.head_dim), 9.0, np.float32) for name in appends.values()}
+    for number, length in enumerate(lengths):
+        empty = {name: np.zeros((1, 0, text.kv_heads, text.head_dim), np.float32) for name in appends.values()}
+        mask = np.tri(length, dtype=bool)[None, None]
+        feed = {"inputs_embeds": embeds[None, :length], "position": np.zeros(1, np.int64), "attention_mask": mask}
+        for output, present in zip(appends, session.run(list(appends), feed | empty), strict=True):
+            pasts[appends[output]][number, :length] = present[0]
+    held = np.arange(longest) < np.array(lengths)[:, None]  # [2,longest]
+    mask = np.concatenate(
+        [np.repeat(held[:, None], count, axis=1), np.repeat(np.tri(count, dtype=bool)[None], 2, axis=0)], axis=2
+    )
+    feed = {
+        "inputs_embeds": np.stack([embeds[length : length + count] for length in lengths]),
+        "position": np.array(lengths),
+        "attention_mask": mask[:, None],
+    }
+    (logits,) = session.run(["logits"], feed | pasts)
+    assert_same(logits, expected[[length + count - 1 for length in lengths]])
 
 
 def test_the_cache_is_allocated_once_and_updated_in_place(bundle: Path, embeds: np.ndarray) -> None:

@@ -285,7 +285,7 @@ def test_a_failure_is_raised_again_not_answered(
     def broken(*_: object) -> None:
         raise GarBackendError("engine on fire")
 
-    monkeypatch.setattr(decode.TokenSequence, "prefill", broken)
+    monkeypatch.setattr(decode.InPlaceSequence, "prefill", broken)
     for _ in range(2):
         with pytest.raises(GarBackendError, match="engine on fire"):
             stream.finish()
