@@ -10,7 +10,7 @@ from gar_edge.calibration.qdq import insert_qdq, store_as_half
 from gar_edge.export.graphs import Precision, TracedGraph, trace_decoder, trace_encoder, trace_replay
 from gar_edge.models.checkpoint import Checkpoint
 from gar_edge.models.weights import Recipe, decoder_recipes, encoder_recipes
-from gar_edge.runtime.gar import CPU_ENGINE
+from gar_edge.runtime.backends import CPU_ENGINE
 
 
 @dataclass(frozen=True)

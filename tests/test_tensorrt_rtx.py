@@ -17,8 +17,6 @@ from gar_edge.export.bundle_writer import ExportOptions, export_bundle
 from gar_edge.export.graphs import Precision
 from gar_edge.export.progress import Silent
 from gar_edge.export.quantise import Quantising
-from gar_edge.models.checkpoint import open_checkpoint, shipped_checkpoint
-from gar_edge.models.sizes import Size
 from gar_edge.models.standin import random_checkpoint_of
 from gar_edge.runtime.bundle import Bundle
 from gar_edge.runtime.errors import GarBackendError
@@ -46,14 +44,6 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return Bundle.open(export_bundle(random_checkpoint_of(SHAPES["tied"], "tiny"), folder, options, Silent()).folder)
 
 
-@pytest.fixture(scope="module")
-def nano(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """gar-nano in fp16."""
-    folder = tmp_path_factory.mktemp("rtx") / "nano"
-    checkpoint = open_checkpoint(shipped_checkpoint(Size.NANO), name="gar-nano")
-    return export_bundle(checkpoint, folder, ExportOptions(Precision.FP16, validate=False), Silent()).folder
-
-
 def build(bundle: Bundle, library: Library, watch: Callable[[BuildStep], None] = lambda _: None) -> list[Any]:
     machine, limits = elsewhere(library, CAPABILITY), Limits.of(bundle.manifest)
     return build_engines(bundle, library, machine, limits, None, False, None, watch)
@@ -75,9 +65,9 @@ def test_every_graph_of_every_precision_builds(exported: Bundle, rtx: Library) -
     assert all(0 <= step.done <= step.total and step.phase and step.seconds >= 0 for step in steps)
 
 
-def test_the_largest_grids_hold_every_other(rtx: Library, nano: Path) -> None:
+def test_the_largest_grids_hold_every_other(rtx: Library, half_nano: Path) -> None:
     """The plan's profiles for the replay, against the grids that the tiler may choose."""
-    manifest = Bundle.open(nano).manifest
+    manifest = Bundle.open(half_nano).manifest
     for tiles in (1, 2, 5, 7, 12, 16, 36):
         profiles = plan_of("roi_replay", manifest, Limits(tiles, 1024), plugin=False).profiles
         largest = [profile.values["grid"][-1] for profile in profiles]
@@ -87,32 +77,32 @@ def test_the_largest_grids_hold_every_other(rtx: Library, nano: Path) -> None:
         assert all(columns * rows <= tiles for columns, rows in largest)
 
 
-def test_a_graph_that_the_compiler_refuses_is_one_line(nano: Path, rtx: Library) -> None:
+def test_a_graph_that_the_compiler_refuses_is_one_line(half_nano: Path, rtx: Library) -> None:
     """The decoder with its capacity left symbolic: the reason why the builder fills it in."""
-    graph = Bundle.open(nano).manifest.graphs["decoder"]
+    graph = Bundle.open(half_nano).manifest.graphs["decoder"]
     profile = Profile({"length": (1, 1, 1), "capacity": (64, 64, 64)})
     with pytest.raises(
         GarBackendError, match=r"TensorRT-RTX .* cannot read the graph .*static sequence length"
     ) as error:
         build_engine(
-            rtx, "decoder", nano / graph.files[0], graph, Plan({"batch": 1}, (profile,)), False, Target(CAPABILITY),
-            lambda _: None,
+            rtx, "decoder", half_nano / graph.files[0], graph, Plan({"batch": 1}, (profile,)), False,
+            Target(CAPABILITY), lambda _: None,
         )  # fmt: skip
     assert "\n" not in str(error.value)
 
 
-def test_a_build_that_fails_says_why(nano: Path, rtx: Library) -> None:
-    graph = Bundle.open(nano).manifest.graphs["decoder"]
+def test_a_build_that_fails_says_why(half_nano: Path, rtx: Library) -> None:
+    graph = Bundle.open(half_nano).manifest.graphs["decoder"]
     longer_than_the_cache = Plan({"batch": 1, "capacity": 64}, (Profile({"length": (1, 128, 128)}),))
     with pytest.raises(GarBackendError, match=r"cannot build the engine .*sequence length"):
         build_engine(
-            rtx, "decoder", nano / graph.files[0], graph, longer_than_the_cache, False, Target(CAPABILITY),
+            rtx, "decoder", half_nano / graph.files[0], graph, longer_than_the_cache, False, Target(CAPABILITY),
             lambda _: None,
         )  # fmt: skip
 
 
-def test_stopping_a_build_leaves_nothing(nano: Path, rtx: Library, tmp_path: Path) -> None:
-    folder = shutil.copytree(nano, tmp_path / "bundle")
+def test_stopping_a_build_leaves_nothing(half_nano: Path, rtx: Library, tmp_path: Path) -> None:
+    folder = shutil.copytree(half_nano, tmp_path / "bundle")
 
     def stop(step: BuildStep) -> None:
         if step.done > 2:
@@ -123,8 +113,8 @@ def test_stopping_a_build_leaves_nothing(nano: Path, rtx: Library, tmp_path: Pat
     assert list((folder / "engines").iterdir()) == []
 
 
-def test_gar_engine_builds_keeps_and_lists(nano: Path, tmp_path: Path) -> None:
-    folder = shutil.copytree(nano, tmp_path / "bundle")
+def test_gar_engine_builds_keeps_and_lists(half_nano: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(half_nano, tmp_path / "bundle")
     arguments = ("build", folder, "--backend", RTX, "--compute-capability", CAPABILITY, "--json")
     first = gar_engine(*arguments)
     assert first.returncode == 0, first.stderr
@@ -147,9 +137,9 @@ def test_gar_engine_builds_keeps_and_lists(nano: Path, tmp_path: Path) -> None:
     assert "capacity 512, length 512" in text.stdout
 
 
-def test_the_same_recipe_gives_the_same_file(nano: Path, rtx: Library, tmp_path: Path) -> None:
+def test_the_same_recipe_gives_the_same_file(half_nano: Path, rtx: Library, tmp_path: Path) -> None:
     """Rebuilding replaces; it does not pile up."""
-    bundle = Bundle.open(shutil.copytree(nano, tmp_path / "bundle"))
+    bundle = Bundle.open(shutil.copytree(half_nano, tmp_path / "bundle"))
     machine, limits = elsewhere(rtx, CAPABILITY), Limits.of(bundle.manifest)
     for _ in range(2):
         engines = build_engines(bundle, rtx, machine, limits, None, True, None, lambda _: None)

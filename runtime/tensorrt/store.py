@@ -96,7 +96,7 @@ class Store:
 
     def timing_cache(self, machine: Machine) -> Path:
         name = f"{machine.version}-{machine.device.name}-{machine.device.compute_capability}"
-        return self.folder / f"timing-{''.join(c if c.isalnum() or c == '.' else '_' for c in name)}.cache"
+        return self.folder / f"timing-{''.join(c if c.isalnum() or c in '.-' else '_' for c in name)}.cache"
 
     def records(self) -> list[Record]:
         """All whole engines, the newest first."""

@@ -28,18 +28,20 @@ class TerminalWatch:
         self._task: TaskID | None = None
 
     def __enter__(self) -> TerminalWatch:
-        self._bars.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._task is None:
+            return  # nothing was built, nothing is shown
         if error is None:
             self._finish()
         self._bars.stop()
 
     def __call__(self, step: BuildStep) -> None:
         if step.graph != self._graph:
+            self._bars.start()
             self._finish()
             self._graph = step.graph
             self._task = self._bars.add_task(step.phase, graph=step.graph, total=None)
