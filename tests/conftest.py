@@ -93,18 +93,20 @@ def half_nano(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass(frozen=True)
 class FakeGpu:
-    """A machine with TensorRT and one GPU, both faked."""
+    """A machine with both TensorRTs and one GPU, all faked."""
 
     cuda: FakeCuda
     tensorrt: FakeTensorRt
+    rtx: FakeTensorRt
 
 
 @pytest.fixture
 def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
     """Puts the fakes in the place of `tensorrt` and cuda-python."""
     cuda = FakeCuda()
-    gpu = FakeGpu(cuda, FakeTensorRt(cuda))
+    gpu = FakeGpu(cuda, FakeTensorRt(cuda), FakeTensorRt(cuda, "tensorrt_rtx", "1.7.1.116"))
     monkeypatch.setitem(sys.modules, "tensorrt", gpu.tensorrt)
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", gpu.rtx)
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", cuda)
     monkeypatch.setattr("gar_edge.runtime.backends.nvidia_gpu_is_visible", lambda: cuda.present)
     return gpu

@@ -58,6 +58,13 @@ class TensorLocation(IntEnum):
     HOST = 1
 
 
+class CudaGraphStrategy(IntEnum):
+    """How TensorRT-RTX captures by itself."""
+
+    DISABLED = 0
+    WHOLE_GRAPH_CAPTURE = 1
+
+
 @dataclass
 class Range:
     """Least, usual and most of a shape, or of a shape input's values."""
@@ -108,6 +115,7 @@ class FakeConfig:
         self.capability: Any = None
         self.num_compute_capabilities = 0
         self.timings: FakeTimings | None = None
+        self.module = module
         module.configs.append(self)
 
     def add_optimization_profile(self, profile: FakeProfile) -> int:
@@ -118,6 +126,8 @@ class FakeConfig:
         self.limits[pool] = size
 
     def create_timing_cache(self, content: bytes) -> FakeTimings:
+        if self.module.is_rtx:
+            raise Violation("TensorRT-RTX has no timing cache")
         return FakeTimings(bytes(content))
 
     def set_timing_cache(self, cache: FakeTimings, ignore_mismatch: bool) -> bool:
@@ -262,14 +272,21 @@ class FakeEngine:
         host = name in shape_inputs(self.model, self.plan.plugin)
         return TensorLocation.HOST if host else TensorLocation.DEVICE
 
-    def create_execution_context(self) -> FakeContext:
-        self.contexts.append(FakeContext(self))
+    def create_runtime_config(self) -> SimpleNamespace:
+        if not self.module.is_rtx:
+            raise Violation("only TensorRT-RTX has runtime configurations here")
+        return SimpleNamespace(cuda_graph_strategy=CudaGraphStrategy.DISABLED)
+
+    def create_execution_context(self, runtime_config: SimpleNamespace | None = None) -> FakeContext:
+        strategy = CudaGraphStrategy.DISABLED if runtime_config is None else runtime_config.cuda_graph_strategy
+        self.contexts.append(FakeContext(self, strategy))
         return self.contexts[-1]
 
 
 class FakeContext:
-    def __init__(self, engine: FakeEngine) -> None:
+    def __init__(self, engine: FakeEngine, strategy: CudaGraphStrategy) -> None:
         self.engine = engine
+        self.strategy = strategy
         self.profile: FakeProfile | None = None
         self.shapes: dict[str, Shape] = {}
         self.addresses: dict[str, int] = {}
@@ -311,6 +328,8 @@ class FakeContext:
             raise Violation("enqueued without a profile")
         if self.stream != stream:
             raise Violation("enqueued on another stream than the one that the profile was chosen on")
+        if queue.recording is not None and self.engine.module.is_rtx:
+            raise Violation("TensorRT-RTX is captured by itself, once its kernels are final")
         if queue.recording is not None and not self.settled:
             raise Violation("captured before it was enqueued once with these shapes and addresses")
         shapes = self._resolve()
@@ -407,16 +426,21 @@ class FakeRegistry:
 
 
 class FakeTensorRt(ModuleType):
-    """The module. `build_error` makes every build fail; `configs` and `engines` are what was made, in order."""
+    """The module. `build_error` makes every build fail; `configs` and `engines` are what was made, in order.
 
+    Under the name `tensorrt_rtx` it is that: with a runtime configuration, without plugins and timing caches.
+    """
+
+    CudaGraphStrategy = CudaGraphStrategy
     ILogger = ILogger
     IProgressMonitor = IProgressMonitor
     TensorLocation = TensorLocation
     NetworkDefinitionCreationFlag = IntEnum("NetworkDefinitionCreationFlag", {"STRONGLY_TYPED": 0})
     MemoryPoolType = SimpleNamespace(WORKSPACE="workspace")
 
-    def __init__(self, cuda: FakeCuda, version: str = "10.15.1.29") -> None:
-        super().__init__("tensorrt")
+    def __init__(self, cuda: FakeCuda, name: str = "tensorrt", version: str = "10.15.1.29") -> None:
+        super().__init__(name)
+        self.is_rtx = name == "tensorrt_rtx"
         self.__version__ = version
         self.cuda = cuda
         self.registry = FakeRegistry()
@@ -438,6 +462,8 @@ class FakeTensorRt(ModuleType):
         return FakeRuntime(self, logger)
 
     def get_plugin_registry(self) -> FakeRegistry:
+        if self.is_rtx:
+            raise Violation("TensorRT-RTX takes no plugins")
         return self.registry
 
 

@@ -320,3 +320,67 @@ def test_the_older_cuda_python_serves_too(
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
     gar = Gar.load(half_nano, backend="tensorrt")
     assert gar.open(image).describe(np.ones(image.shape[:2], bool), options=Options(max_new_tokens=1)).tokens
+
+
+def test_rtx_answers_alike_and_captures_by_itself(
+    half_nano: Path,
+    fake_gpu: FakeGpu,
+    image: np.ndarray,
+    masks: dict[int, np.ndarray],
+    expected: list[Answer],
+) -> None:
+    gar = Gar.load(half_nano, backend="tensorrt_rtx")
+    assert gar.backend.name == "tensorrt_rtx"
+    assert [answer.tokens for answer in answers(gar, image, masks)] == [answer.tokens for answer in expected]
+    assert (fake_gpu.cuda.calls["instantiate"], fake_gpu.cuda.calls["launch"]) == (0, 0)
+    decoder = fake_gpu.rtx.engines[-1]
+    assert {context.strategy.name for context in decoder.contexts} == {"DISABLED", "WHOLE_GRAPH_CAPTURE"}
+
+
+def test_auto_prefers_the_regular_one_and_takes_rtx_after_it(
+    half_nano: Path, fake_gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert Gar.load(half_nano).backend.name == "tensorrt"
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    assert Gar.load(half_nano).backend.name == "tensorrt_rtx"
+
+
+def test_the_real_libraries_have_what_the_fakes_have(fake_gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every name that the back end may use, in the modules that can be installed without a GPU."""
+    monkeypatch.undo()
+    rtx = pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
+    config, engine, context = rtx.IBuilderConfig, rtx.ICudaEngine, rtx.IExecutionContext
+    used = {
+        rtx: "Builder OnnxParser Runtime ILogger IProgressMonitor TensorLocation MemoryPoolType ComputeCapability "
+        "CudaGraphStrategy NetworkDefinitionCreationFlag get_plugin_registry __version__",
+        rtx.Builder: "create_network create_builder_config create_optimization_profile build_serialized_network",
+        rtx.OnnxParser: "parse num_errors get_error",
+        rtx.ParserError: "desc",
+        rtx.INetworkDefinition: "num_inputs get_input",
+        rtx.ITensor: "name shape is_shape_tensor",
+        rtx.IOptimizationProfile: "set_shape set_shape_input",
+        config: "add_optimization_profile set_memory_pool_limit progress_monitor create_timing_cache set_timing_cache "
+        "get_timing_cache num_compute_capabilities set_compute_capability",
+        rtx.Runtime: "deserialize_cuda_engine",
+        engine: "get_tensor_location create_execution_context create_runtime_config",
+        rtx.IRuntimeConfig: "cuda_graph_strategy",
+        context: "set_optimization_profile_async set_input_shape set_tensor_address execute_async_v3",
+        rtx.IPluginRegistry: "get_creator load_library",
+    }
+    for owner, names in used.items():
+        assert not [name for name in names.split() if not hasattr(owner, name)]
+
+
+def test_the_real_cuda_python_has_what_the_fake_has(fake_gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    runtime = pytest.importorskip("cuda.bindings.runtime", reason="cuda-python is not installed")
+    faked = [name for name in dir(fake_gpu.cuda) if name.startswith("cuda")]
+    assert len(faked) > 20
+    assert not [name for name in faked if not hasattr(runtime, name)]
+    for kind in ("cudaMemcpyKind", "cudaStreamCaptureMode", "cudaDeviceAttr"):
+        assert {entry.name: entry.value for entry in getattr(fake_gpu.cuda, kind)}.items() <= {
+            entry.name: entry.value for entry in getattr(runtime, kind)
+        }.items()
+    status, _ = runtime.cudaGetDeviceCount()
+    assert int(status) == status.value
+    assert isinstance(runtime.cudaGetErrorString(status)[1], bytes)
