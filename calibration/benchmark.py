@@ -20,7 +20,8 @@ from rich.console import Console
 from rich.table import Table
 
 from gar_edge.runtime import Gar
-from gar_edge.runtime.decode import PREFILL_CHUNK, TokenSequence
+from gar_edge.runtime.decode import PREFILL_CHUNK
+from gar_edge.runtime.sequence import TokenSequence
 from gar_edge.runtime.terminal import run_app
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

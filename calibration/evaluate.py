@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gar_edge.calibration.observe import Spoken
-from gar_edge.runtime.decode import PREFILL_CHUNK
 from gar_edge.runtime.gar import Gar
 
 
@@ -81,9 +80,7 @@ def _logits(gar: Gar, embeds: NDArray[np.float32], tokens: Sequence[int]) -> lis
     sequence = gar.decoder.start(len(embeds) + len(tokens))
     buffer = gar.backend.empty(embeds.shape, gar.decoder.dtype)
     buffer.write(embeds.astype(gar.decoder.dtype))
-    for begin in range(0, len(embeds), PREFILL_CHUNK):
-        last = sequence.prefill(buffer.rows(begin, min(begin + PREFILL_CHUNK, len(embeds))))
-    return [last, *(sequence.step(gar.bundle.embed(token)) for token in tokens)]
+    return [sequence.prefill(buffer), *(sequence.step(gar.bundle.embed(token)) for token in tokens)]
 
 
 def _kl(p_logits: NDArray[np.float32], q_logits: NDArray[np.float32]) -> float:

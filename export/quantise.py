@@ -24,9 +24,10 @@ from gar_edge.export.graphs import Precision
 from gar_edge.export.progress import STEPS, Progress
 from gar_edge.models.checkpoint import Checkpoint
 from gar_edge.models.weights import expected_shapes
+from gar_edge.runtime.backends import CPU_ENGINE
 from gar_edge.runtime.bundle import Bundle, sha256
 from gar_edge.runtime.errors import GarCalibrationError
-from gar_edge.runtime.gar import CPU_ENGINE, Gar
+from gar_edge.runtime.gar import Gar
 from gar_edge.runtime.manifest import FileEntry, Manifest
 from gar_edge.runtime.onnxruntime_backend import OnnxRuntimeBackend
 from gar_edge.runtime.prompt import PromptBuilder

@@ -24,10 +24,11 @@ from gar_edge.models.llama import Decoder, causal_mask
 from gar_edge.models.replay import replay
 from gar_edge.models.vision import Encoder
 from gar_edge.models.weights import TOKEN_TABLE, build_module, decoder_recipes, encoder_recipes, load_parameters
+from gar_edge.runtime.backends import COMPAT_ENGINE, CPU_ENGINE
 from gar_edge.runtime.bundle import Bundle
 from gar_edge.runtime.decode import DecoderRunner
 from gar_edge.runtime.errors import GarError
-from gar_edge.runtime.gar import COMPAT_ENGINE, CPU_ENGINE, Gar
+from gar_edge.runtime.gar import Gar
 from gar_edge.runtime.images import mask_box
 from gar_edge.runtime.manifest import Manifest
 from gar_edge.runtime.onnxruntime_backend import OnnxRuntimeBackend

@@ -15,7 +15,11 @@ FinishReason = Literal["stop", "length", "cancelled"]
 
 @dataclass(frozen=True)
 class Timings:
-    """Wall time per stage in milliseconds; `first_token` counts from the question to the first token."""
+    """Wall time per stage in milliseconds; `first_token` counts from the question to the first token.
+
+    Seen from the host: an engine on a GPU works on while the host queues the next stage, and what is left of encoder
+    and replay is then waited for, and counted, in prefill.
+    """
 
     preprocess: float
     encode: float

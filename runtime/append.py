@@ -7,56 +7,52 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from gar_edge.runtime.backend import Buffer
+from gar_edge.runtime.backend import Array, Buffer
+from gar_edge.runtime.sequence import TokenSequence
 
 if TYPE_CHECKING:
     from gar_edge.runtime.decode import DecoderRunner
 
 
-class AppendingSequence:
-    """A `TokenSequence` between two sets of buffers: what one run wrote as present is the past of the next.
+class AppendingSequence(TokenSequence):
+    """A sequence between two sets of buffers: what one run wrote as present is the past of the next.
 
     A cache is [capacity, KV, d], positions first, so that past and present are views of its beginning: nothing is
     copied but by the graph itself, and to rewind is to take a shorter view.
     """
 
     def __init__(self, runner: DecoderRunner, capacity: int) -> None:
-        self._runner = runner
-        self.capacity = capacity
-        self.length = 0  # positions in the cache
+        super().__init__(runner, capacity)
         dims, empty = runner.dims, runner.backend.empty
         shape = (capacity, dims.kv_heads, dims.head_dim)
         self._past, self._present = (
             {name: empty(shape, runner.dtype) for name in runner.graph.appends.values()} for _ in range(2)
         )
-        self._logits = empty((1, dims.vocab), runner.logits_dtype)
         self._position = empty((1,), np.dtype(np.int64))
         self._step_embeds = empty((1, dims.hidden), runner.dtype)
         self._visible = empty((capacity,), np.dtype(np.bool_))  # a step sees all that its caches hold
         self._visible.write(np.ones(capacity, np.bool_))
 
-    def prefill(self, embeds: Buffer) -> NDArray[np.float32]:
-        """Append embeddings [S,C]; logits [V] of the last position."""
-        count = embeds.shape[0]
-        total = self.length + count
-        mask = self._runner.backend.empty((1, 1, count, total), np.dtype(np.bool_))
-        mask.write((np.arange(total) <= self.length + np.arange(count)[:, None])[None, None])
-        return self._append(embeds, mask)
-
-    def step(self, embed: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Append one token's embedding [C]; logits [V] of what follows it. Nothing is allocated but the logits."""
-        total = self.length + 1
-        self._step_embeds.write(embed[None])
-        return self._append(self._step_embeds, self._visible.rows(0, total).reshape(1, 1, 1, total))
-
     def rewind(self, length: int) -> None:
-        """Forget all positions from `length` on."""
         self.length = length
 
-    def _append(self, embeds: Buffer, mask: Buffer) -> NDArray[np.float32]:
+    def restart(self) -> None:
+        self.length = 0
+
+    def _append(self, embeds: Buffer) -> None:
+        count = embeds.shape[0]
+        total = self.length + count
+        self._run(embeds, (np.arange(total) <= self.length + np.arange(count)[:, None])[None, None])
+
+    def _append_one(self, embed: NDArray[np.floating]) -> None:
+        total = self.length + 1
+        self._step_embeds.write(embed[None])
+        self._run(self._step_embeds, self._visible.rows(0, total).reshape(1, 1, 1, total))
+
+    def _run(self, embeds: Buffer, mask: Buffer | Array) -> None:
         count, hidden = embeds.shape
         self._position.write(np.asarray([self.length], np.int64))
-        inputs = {
+        inputs: dict[str, Buffer | Array] = {
             "inputs_embeds": embeds.reshape(1, count, hidden),
             "position": self._position,
             "attention_mask": mask,
@@ -69,7 +65,6 @@ class AppendingSequence:
         self._runner.session.bind(inputs, {"logits": self._logits, **present})()
         self._past, self._present = self._present, self._past
         self.length += count
-        return self._logits.read()[0].astype(np.float32)
 
 
 def _beginning(cache: Buffer, length: int) -> Buffer:

@@ -1,7 +1,8 @@
 """The protocol behind which inference engines hide: named buffers in, named buffers out.
 
 A buffer lives where the engine lives. Sessions are bound to buffers once and then run as often as needed, so that
-a decode step allocates nothing and copies no cache.
+a decode step allocates nothing and copies no cache. An engine may queue work and go on: writes, copies and runs happen
+in the order in which they were asked for, and whoever reads a buffer waits for it.
 """
 
 from __future__ import annotations
@@ -33,7 +34,11 @@ class Buffer(Protocol):
         ...
 
     def write(self, host: Array) -> None:
-        """Copy a host array of the same shape and dtype into the buffer."""
+        """Copy a host array of the same shape into the buffer, as the buffer's dtype; the array may change at once."""
+        ...
+
+    def clear(self) -> None:
+        """Fill with zeros."""
         ...
 
     def copy_from(self, other: Buffer) -> None:
@@ -49,15 +54,23 @@ class Run(Protocol):
     """A session bound to its buffers."""
 
     def __call__(self) -> None:
-        """Run once; the outputs' buffers hold the result when this returns."""
+        """Run once; whoever reads the outputs' buffers afterwards finds the result."""
         ...
 
 
 class Session(Protocol):
     """A loaded graph."""
 
-    def bind(self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Run:
-        """Bind every input and output by name; an output may share its input's buffer where the graph aliases them."""
+    def bind(self, inputs: Mapping[str, Buffer | Array], outputs: Mapping[str, Buffer]) -> Run:
+        """Bind every input and output by name; an output may share its input's buffer where the graph aliases them.
+
+        An array among the inputs is on the host, and is taken to where the graph reads it. `GarBackendError` where
+        the engine was not built for such shapes.
+        """
+        ...
+
+    def limit(self, name: str, axis: int) -> int | None:
+        """The largest size of an input's axis that the engine was built for; None where every size runs."""
         ...
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gar_edge.runtime.choices import BackendName
 from gar_edge.runtime.errors import GarPromptError
 from gar_edge.runtime.terminal import run_app
 
@@ -60,6 +61,9 @@ def run(
     stop: Annotated[
         list[str] | None, typer.Option(help="A text that ends the answer; may be repeated.", show_default=False)
     ] = None,
+    backend: Annotated[
+        BackendName, typer.Option(help="The engine. auto: TensorRT if it can be had, else ONNX Runtime.")
+    ] = BackendName.AUTO,
     compat: Annotated[
         bool, typer.Option("--compat", help="Answer with the decoder that gar-export --compat wrote.")
     ] = False,
@@ -81,6 +85,7 @@ def run(
     from gar_edge.runtime.images import load_image, load_mask
     from gar_edge.runtime.paths import last_bundle
     from gar_edge.runtime.sampling import Options
+    from gar_edge.runtime.tensorrt.terminal import TerminalWatch
 
     try:
         options = Options(max_new_tokens, temperature, top_p, top_k, seed, tuple(stop or ()))
@@ -92,7 +97,8 @@ def run(
     if model is None and last_bundle() is None:
         print("No bundle has been exported yet: exporting gar-nano once.", file=sys.stderr)
         export_nano()
-    gar = Gar.load(model, threads=threads, decoder="compat" if compat else "standard")
+    with TerminalWatch(sys.stderr) as watch:
+        gar = Gar.load(model, backend.value, threads, decoder="compat" if compat else "standard", watch=watch)
     if model is None and gar.manifest.source.name == NANO:
         print(ABOUT_NANO, file=sys.stderr)
     number = regions.pop(-1, None)

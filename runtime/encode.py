@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from gar_edge.runtime.backend import Backend, Buffer
+from gar_edge.runtime.backend import Array, Backend, Buffer
 from gar_edge.runtime.images import Box
 from gar_edge.runtime.manifest import Manifest
 from gar_edge.runtime.preprocess import normalise
@@ -25,6 +25,8 @@ class VisionRunner:
         self._encoder = backend.session("encoder")
         self._replay = backend.session("roi_replay")
         self.dtype = np.dtype(manifest.graphs["encoder"].outputs[0].dtype)
+        with_thumbnail = self._replay.limit("features", 0)
+        self.most_tiles = None if with_thumbnail is None else with_thumbnail - 1  # that an engine was built for
 
     def encode(
         self, pixels: NDArray[np.uint8], mask: NDArray[np.bool_], check: Callable[[], None] = lambda: None
@@ -36,10 +38,7 @@ class VisionRunner:
             check()
             end = min(begin + TILES_AT_ONCE, len(pixels))
             values = normalise(pixels[begin:end], self._manifest.preprocess, self.dtype)
-            inputs = {
-                "pixel_values": self._upload(values),
-                "mask": self._upload(mask[begin:end, None].astype(self.dtype)),
-            }
+            inputs = {"pixel_values": values, "mask": mask[begin:end, None].astype(self.dtype)}
             self._encoder.bind(inputs, {"features": features.rows(begin, end)})()
         return features
 
@@ -47,15 +46,10 @@ class VisionRunner:
         """Features [T,P,C] and the regions' boxes (fractions of the image) -> replayed [R,P,C]."""
         dims = self._manifest.dimensions
         replayed = self._backend.empty((len(boxes), dims.tile_tokens, dims.hidden), self.dtype)
-        inputs = {
+        inputs: dict[str, Buffer | Array] = {
             "features": features,
-            "grid": self._upload(np.asarray(grid, np.int64)),
-            "boxes": self._upload(np.asarray(boxes, np.float32)),
+            "grid": np.asarray(grid, np.int64),
+            "boxes": np.asarray(boxes, np.float32),
         }
         self._replay.bind(inputs, {"replayed": replayed})()
         return replayed
-
-    def _upload(self, host: NDArray[np.generic]) -> Buffer:
-        buffer = self._backend.empty(host.shape, host.dtype)
-        buffer.write(host)
-        return buffer

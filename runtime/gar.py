@@ -14,24 +14,21 @@ from numpy.typing import NDArray
 
 from gar_edge.runtime.answer import Answer, StopWatch
 from gar_edge.runtime.backend import Backend
+from gar_edge.runtime.backends import open_backend
 from gar_edge.runtime.bundle import Bundle
 from gar_edge.runtime.decode import DecoderRunner
 from gar_edge.runtime.encode import VisionRunner
-from gar_edge.runtime.errors import GarBackendError, GarBundleError, GarMaskError, GarPromptError
+from gar_edge.runtime.errors import GarBundleError, GarMaskError, GarPromptError
 from gar_edge.runtime.images import ImageLike, MaskLike, fit_mask, load_image, load_mask, mask_box
-from gar_edge.runtime.onnxruntime_backend import OnnxRuntimeBackend
 from gar_edge.runtime.paths import last_bundle
 from gar_edge.runtime.preprocess import Tiles, cut_tiles
 from gar_edge.runtime.prompt import PromptBuilder
 from gar_edge.runtime.reuse import FeatureCache, KeptSequence
 from gar_edge.runtime.sampling import Options
 from gar_edge.runtime.stream import AnswerStream
+from gar_edge.runtime.tensorrt.progress import Watch
 
 CACHE_BYTES = 256 << 20  # of tile features; a 1B tile takes 2 MiB in fp32
-BACKENDS = ("auto", "onnxruntime")
-CPU_ENGINE = "cpu"
-COMPAT_ENGINE = "compat"  # knows no newer operator than opset 20's
-DECODERS = ("standard", COMPAT_ENGINE)
 DEFAULT = Options()
 
 
@@ -59,34 +56,37 @@ class Gar:
         threads: int = 0,
         cache_bytes: int = CACHE_BYTES,
         decoder: str = "standard",
+        watch: Watch = lambda step: None,
     ) -> Gar:
         """Load a bundle folder made by gar-export; None takes the one exported last.
 
-        backend: "auto" or "onnxruntime". threads: processor threads per graph, 0 for all cores.
+        backend: "auto", "onnxruntime", "tensorrt" or "tensorrt_rtx"; "auto" takes TensorRT where a GPU, the library
+        and the bundle allow it. threads: processor threads per graph, 0 for all cores (ONNX Runtime only).
         cache_bytes: memory for features of open scenes' tiles, over all scenes.
-        decoder: "standard", or "compat" for the graphs that engines of opset 20 take (`gar-export --compat`).
+        decoder: "standard", or "compat" for the graph that engines of opset 20 take (`gar-export --compat`).
+        watch: called with each step where engines must be built first, which can take minutes; it stops the build by
+        raising.
         Raises `GarBundleError` for a damaged or missing bundle, `GarBackendError` for an engine that is not there.
         """
-        if backend not in BACKENDS:
-            raise GarBackendError(f"backend {backend!r} is unknown; choose from {', '.join(BACKENDS)}")
-        if decoder not in DECODERS:
-            raise GarBackendError(f"decoder {decoder!r} is unknown; choose from {', '.join(DECODERS)}")
         folder = bundle if bundle is not None else last_bundle()
         if folder is None:
             raise GarBundleError("no bundle has been exported yet; make one with gar-export, or name one with --model")
-        opened = Bundle.open(folder)
-        if decoder == COMPAT_ENGINE and COMPAT_ENGINE not in opened.manifest.engine_graphs:
-            raise GarBundleError(f"{opened.folder}: has no compat decoder; export it again with --compat (not --int4)")
-        opened = opened.for_engine(COMPAT_ENGINE if decoder == COMPAT_ENGINE else CPU_ENGINE)
-        return cls(opened, OnnxRuntimeBackend(opened.folder, opened.manifest, threads), cache_bytes)
+        return cls(*open_backend(Bundle.open(folder), backend, decoder, threads, watch), cache_bytes)
 
     def open(self, image: ImageLike, max_tiles: int | None = None) -> Scene:
         """Open a picture: a path, a Pillow image, or RGB uint8 [H,W,3]. `max_tiles` replaces the bundle's limit."""
         begin = time.perf_counter()
-        dims = self.manifest.dimensions
-        most = dims.context // dims.tile_tokens - 2  # beside the thumbnail and one region
+        most = self.decoder.longest // self.manifest.dimensions.tile_tokens - 2  # beside the thumbnail and one region
+        built = self.vision.most_tiles
         if max_tiles is not None and max_tiles > most:
             raise GarPromptError(f"max_tiles {max_tiles} would overflow the model's context; at most {most} fit")
+        if max_tiles is not None and built is not None and max_tiles > built:
+            raise GarPromptError(
+                f"max_tiles {max_tiles} is more than the engines were built for ({built}); "
+                f"gar-engine build --max-tiles {max_tiles} builds others"
+            )
+        if max_tiles is None and built is not None:
+            max_tiles = min(built, self.manifest.preprocess.max_tiles)
         tiles = cut_tiles(load_image(image), self.manifest.preprocess, max_tiles)
         return Scene(self, tiles, next(self._scenes), (time.perf_counter() - begin) * 1e3)
 

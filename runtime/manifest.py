@@ -148,13 +148,13 @@ class Manifest:
     @classmethod
     def from_json(cls, value: Any) -> Manifest:
         """Build from parsed JSON; ValueError names the field that is missing or of a wrong type."""
-        return _build(cls, value, FILE)
+        return build(cls, value, FILE)
 
 
 T = TypeVar("T")
 
 
-def _build(kind: type[T], value: Any, where: str) -> T:
+def build(kind: type[T], value: Any, where: str) -> T:
     """A dataclass from a JSON object, checked field by field; unknown fields are ignored."""
     if not isinstance(value, dict):
         raise ValueError(f"{where}: expected an object, found {type(value).__name__}")
@@ -173,7 +173,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if hint is Any:
         return value
     if dataclasses.is_dataclass(hint):
-        return _build(typing.cast("type[Any]", hint), value, where)
+        return build(typing.cast("type[Any]", hint), value, where)
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is types.UnionType:
         kinds = [types.NoneType if kind is None else kind for kind in args]

@@ -43,6 +43,9 @@ class HostBuffer:
     def write(self, host: Array) -> None:
         self.array[...] = host
 
+    def clear(self) -> None:
+        self.array.fill(0)
+
     def copy_from(self, other: Buffer) -> None:
         self.array[...] = _host(other).array
 
@@ -56,17 +59,17 @@ class OnnxRuntimeSession:
     def __init__(self, session: onnxruntime.InferenceSession) -> None:
         self._session = session
 
-    def bind(self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Run:
+    def bind(self, inputs: Mapping[str, Buffer | Array], outputs: Mapping[str, Buffer]) -> Run:
         binding = self._session.io_binding()
-        for name, buffer in inputs.items():
-            array = _host(buffer).array
+        alive = []  # the binding knows only addresses: the closure keeps the memory behind them
+        for name, value in inputs.items():
+            array = np.ascontiguousarray(value) if isinstance(value, np.ndarray) else _host(value).array
             binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+            alive.append(array)
         for name, buffer in outputs.items():
             array = _host(buffer).array
             binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
-
-        # The binding knows only addresses: the closure keeps the memory behind them alive.
-        alive = (dict(inputs), dict(outputs))
+            alive.append(array)
 
         def run(alive: object = alive) -> None:
             try:
@@ -75,6 +78,9 @@ class OnnxRuntimeSession:
                 raise GarBackendError(f"ONNX Runtime failed: {_first_line(error)}") from None
 
         return run
+
+    def limit(self, name: str, axis: int) -> int | None:
+        return None
 
 
 class OnnxRuntimeBackend:

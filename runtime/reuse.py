@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gar_edge.runtime.backend import Backend, Buffer
-from gar_edge.runtime.decode import TokenSequence
 from gar_edge.runtime.encode import VisionRunner
+from gar_edge.runtime.sequence import TokenSequence
 
 Regions = Mapping[int, NDArray[np.bool_]]
 TileKey = tuple[int, int, bytes]  # scene, tile, digest of the tile's mask
@@ -95,8 +95,15 @@ class Kept:
     ids: NDArray[np.int64]
     sequence: TokenSequence
 
-    def common(self, ids: NDArray[np.int64]) -> int:
-        """How many of a prompt's first ids the cache holds; one less than all, for the last one makes the logits."""
+    def common(self, scene: int, regions: Regions, ids: NDArray[np.int64]) -> int:
+        """How many of a prompt's first ids the cache holds; none for other regions or another scene.
+
+        At most one less than all, for the last one makes the logits.
+        """
+        if self.scene != scene or list(self.regions) != list(regions):
+            return 0
+        if not all(np.array_equal(self.regions[number], mask) for number, mask in regions.items()):
+            return 0
         length = min(len(self.ids), len(ids) - 1)
         differ = np.flatnonzero(self.ids[:length] != ids[:length])
         return int(differ[0]) if len(differ) else length
@@ -109,14 +116,11 @@ class KeptSequence:
         self._kept: Kept | None = None
         self._lock = threading.Lock()
 
-    def take(self, scene: int, regions: Regions) -> Kept | None:
-        """The kept sequence if it is about the same regions of the same scene; one of others is let go."""
+    def take(self) -> Kept | None:
+        """The kept sequence, to be continued if it is about the same, or else used for its memory."""
         with self._lock:
             kept, self._kept = self._kept, None
-        if kept is None or kept.scene != scene or list(kept.regions) != list(regions):
-            return None
-        same = all(np.array_equal(kept.regions[number], mask) for number, mask in regions.items())
-        return kept if same else None
+        return kept
 
     def put(self, kept: Kept) -> None:
         with self._lock:

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from gar_edge.runtime.answer import Answer, FinishReason, Reuse, StopWatch
 from gar_edge.runtime.backend import Buffer
-from gar_edge.runtime.decode import PREFILL_CHUNK, TokenSequence
 from gar_edge.runtime.errors import GarPromptError
 from gar_edge.runtime.images import mask_box
 from gar_edge.runtime.preprocess import Tiles, cut_mask
 from gar_edge.runtime.reuse import Kept, encode_tiles
 from gar_edge.runtime.sampling import Options, Sampler
+from gar_edge.runtime.sequence import TokenSequence
 from gar_edge.runtime.text import TextStream
 
 if TYPE_CHECKING:
@@ -44,12 +44,15 @@ class AnswerStream:
         self._watch = watch
         self._preprocess_ms = preprocess_ms
         self._ids = gar.prompts.build(question, list(regions), len(tiles.pixels))
-        context = gar.manifest.dimensions.context
-        if len(self._ids) >= context:
+        longest, context = gar.decoder.longest, gar.manifest.dimensions.context
+        if len(self._ids) >= longest:
+            holder, larger = "the model takes", ""
+            if longest < context:
+                holder, larger = "the engine holds", f", or build another with gar-engine build --capacity {context}"
             raise GarPromptError(
-                f"the prompt has {len(self._ids)} tokens, the model takes {context}; lower --max-tiles (max_tiles)"
+                f"the prompt has {len(self._ids)} tokens, {holder} {longest}; lower --max-tiles (max_tiles){larger}"
             )
-        self._room = min(options.max_new_tokens, context - len(self._ids))
+        self._room = min(options.max_new_tokens, longest - len(self._ids))
         self._tokens: list[int] = []
         self._pieces: list[str] = []
         self._reason: FinishReason = "cancelled"  # until the end says otherwise
@@ -115,11 +118,8 @@ class AnswerStream:
         bundle = self._gar.bundle
         sequence, embeds = self._begin()
         try:
-            logits = np.empty(0, np.float32)
-            for begin in range(0, embeds.shape[0], PREFILL_CHUNK):
-                self._check_cancelled()
-                with self._watch.stage("prefill"):
-                    logits = sequence.prefill(embeds.rows(begin, min(begin + PREFILL_CHUNK, embeds.shape[0])))
+            with self._watch.stage("prefill"):
+                logits = sequence.prefill(embeds, self._check_cancelled)
             for count in range(1, self._room + 1):
                 self._check_cancelled()
                 token = sampler(logits)
@@ -137,8 +137,9 @@ class AnswerStream:
         gar, prompt = self._gar, self._gar.manifest.prompt
         needed = len(self._ids) + self._room
         features_end = 1 + int(np.flatnonzero(np.isin(self._ids, [prompt.image_token, *prompt.replay_tokens]))[-1])
-        kept = gar.kept.take(self._scene, self._regions)
-        common = kept.common(self._ids) if kept is not None and kept.sequence.capacity >= needed else 0
+        kept = gar.kept.take()
+        fits = kept is not None and kept.sequence.capacity >= needed
+        common = kept.common(self._scene, self._regions, self._ids) if kept is not None and fits else 0
         if kept is not None and common >= features_end:
             kept.sequence.rewind(common)
             tiles = len(self._tiles.pixels)
@@ -146,6 +147,10 @@ class AnswerStream:
             embeds = gar.backend.empty((len(self._ids) - common, gar.manifest.dimensions.hidden), gar.decoder.dtype)
             embeds.write(gar.bundle.embed(self._ids[common:]))
             return kept.sequence, embeds
+        if kept is not None and kept.sequence.capacity == gar.decoder.capacity_for(needed):
+            kept.sequence.restart()
+            return kept.sequence, self._embed()
+        del kept  # its memory may be wanted now
         return gar.decoder.start(needed), self._embed()
 
     def _embed(self) -> Buffer:

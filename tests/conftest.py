@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from fake_cuda import FakeCuda
+from fake_tensorrt import FakeTensorRt
 
 from gar_edge.export import forms
 from gar_edge.export.bundle_writer import ExportOptions, export_bundle
 from gar_edge.export.graphs import Precision, TracedGraph
 from gar_edge.export.progress import Silent
-from gar_edge.models.checkpoint import Checkpoint
+from gar_edge.models.checkpoint import Checkpoint, open_checkpoint, shipped_checkpoint
 from gar_edge.models.sizes import Preset, Size
 from gar_edge.models.standin import random_checkpoint_of
 from gar_edge.runtime.paths import HOME
@@ -86,6 +89,35 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundles") / "tiny"
     options = ExportOptions(Precision.FP32, validate=False)
     return export_bundle(random_checkpoint_of(SHAPES["tied"], "tiny"), folder, options, Silent()).folder
+
+
+@pytest.fixture(scope="session")
+def half_nano(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """gar-nano in fp16, as TensorRT takes it. Copy it before altering it."""
+    folder = tmp_path_factory.mktemp("bundles") / "nano"
+    checkpoint = open_checkpoint(shipped_checkpoint(Size.NANO), name="gar-nano")
+    return export_bundle(checkpoint, folder, ExportOptions(Precision.FP16, validate=False), Silent()).folder
+
+
+@dataclass(frozen=True)
+class FakeGpu:
+    """A machine with both TensorRTs and one GPU, all faked."""
+
+    cuda: FakeCuda
+    tensorrt: FakeTensorRt
+    rtx: FakeTensorRt
+
+
+@pytest.fixture
+def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
+    """Puts the fakes in the place of `tensorrt` and cuda-python."""
+    cuda = FakeCuda()
+    gpu = FakeGpu(cuda, FakeTensorRt(cuda), FakeTensorRt(cuda, "tensorrt_rtx", "1.7.1.116"))
+    monkeypatch.setitem(sys.modules, "tensorrt", gpu.tensorrt)
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", gpu.rtx)
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", cuda)
+    monkeypatch.setattr("gar_edge.runtime.backends.nvidia_gpu_is_visible", lambda: cuda.present)
+    return gpu
 
 
 @pytest.fixture(scope="session")

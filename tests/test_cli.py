@@ -105,6 +105,7 @@ USAGE = {
     "too many tiles": (("--mask", "cup.png", "--max-tiles", "99999999"), "at most 254 fit"),
     "negative seed": (("--mask", "cup.png", "--temperature", "1", "--seed", "-1"), "seed must be 0 or more"),
     "unknown option": (("--mask", "cup.png", "--colour"), "--colour"),
+    "unknown backend": (("--mask", "cup.png", "--backend", "cuda"), "'cuda'"),
 }
 
 
@@ -124,6 +125,7 @@ FAILURES = {
     "no mask file": (("photo.png", "--mask", "nowhere.png"), "nowhere.png: no such mask file"),
     "empty mask": (("photo.png", "--mask", "empty.png"), "region 1: mask is empty"),
     "no model": (("photo.png", "--mask", "cup.png", "-m", "nowhere"), "nowhere: no such bundle"),
+    "no TensorRT": (("photo.png", "--mask", "cup.png", "--backend", "tensorrt"), "TensorRT "),
 }
 
 
@@ -187,7 +189,7 @@ def test_a_full_disk_behind_stdout_is_one_line(scene: Path, tiny_bundle: Path) -
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("module", ["runtime", "export"])
+@pytest.mark.parametrize("module", ["runtime", "runtime.tensorrt", "export"])
 def test_help_imports_nothing_heavy(tmp_path: Path, module: str) -> None:
     code = (
         f"import sys; sys.argv = ['x', '--help']; from gar_edge.{module} import cli\n"

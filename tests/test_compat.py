@@ -25,7 +25,7 @@ from gar_edge.models.llama import Decoder, causal_mask
 from gar_edge.models.sizes import Size
 from gar_edge.models.standin import random_checkpoint_of
 from gar_edge.models.weights import build_module, decoder_recipes, load_parameters
-from gar_edge.runtime import Answer, Gar, Options, stream
+from gar_edge.runtime import Answer, Gar, Options
 from gar_edge.runtime.errors import GarBackendError, GarBundleError, GarExportError, GarValidationError
 
 FILE = "decoder_compat.onnx"
@@ -206,7 +206,7 @@ def test_answers_are_the_standard_decoders(
     compat_bundle: Path, picture: np.ndarray, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Token for token, with as much reused; also where a prompt is prefilled in many chunks."""
-    monkeypatch.setattr(stream, "PREFILL_CHUNK", chunk)
+    monkeypatch.setattr("gar_edge.runtime.decode.PREFILL_CHUNK", chunk)
     masks = [np.zeros(picture.shape[:2], bool) for _ in range(2)]
     masks[0][5:30, 5:30] = masks[1][60:85, 100:125] = True
     standard, compat = (talk(Gar.load(compat_bundle, decoder=kind), picture, *masks) for kind in ("standard", "compat"))

@@ -16,7 +16,7 @@ FOREIGN = ("torch", "transformers", "onnx", "onnxscript", "onnx_ir", "optimum")
 def test_importing_the_runtime_imports_no_foreign_package() -> None:
     code = (
         "import pkgutil, importlib, sys, gar_edge.runtime as r\n"
-        "for m in pkgutil.iter_modules(r.__path__): importlib.import_module('gar_edge.runtime.' + m.name)\n"
+        "for m in pkgutil.walk_packages(r.__path__, 'gar_edge.runtime.'): importlib.import_module(m.name)\n"
         f"found = set({FOREIGN!r}) & set(sys.modules)\n"
         "siblings = {n for n in sys.modules if n.startswith('gar_edge.') and not n.startswith('gar_edge.runtime')}\n"
         "assert not found and not siblings, (found, siblings)"

@@ -1,0 +1,19 @@
+"""Names that commands offer, in a module light enough for `--help`."""
+
+from enum import Enum
+
+
+class BackendName(str, Enum):
+    """Back ends. AUTO: TensorRT where a GPU, the library and the bundle allow it, else ONNX Runtime."""
+
+    AUTO = "auto"
+    ONNXRUNTIME = "onnxruntime"
+    TENSORRT = "tensorrt"
+    TENSORRT_RTX = "tensorrt_rtx"
+
+
+class DecoderName(str, Enum):
+    """Forms of the decoder. COMPAT: for engines that know no newer operator than opset 20's."""
+
+    STANDARD = "standard"
+    COMPAT = "compat"

@@ -1,0 +1,65 @@
+"""TensorRT and TensorRT-RTX behind the runtime's protocol."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gar_edge.runtime.backend import Session
+from gar_edge.runtime.errors import GarBackendError
+from gar_edge.runtime.manifest import Manifest
+from gar_edge.runtime.tensorrt.builder import register_plugin
+from gar_edge.runtime.tensorrt.cuda import Cuda
+from gar_edge.runtime.tensorrt.engines import Engine
+from gar_edge.runtime.tensorrt.library import Library
+from gar_edge.runtime.tensorrt.memory import DeviceBuffer, Stream
+from gar_edge.runtime.tensorrt.session import TensorRtSession
+
+
+class TensorRtBackend:
+    """A bundle's engines on the first visible GPU."""
+
+    def __init__(self, library: Library, cuda: Cuda, manifest: Manifest, engines: Mapping[str, Engine]) -> None:
+        self.name = library.name
+        self._library = library
+        self._manifest = manifest
+        self._engines = engines
+        self._stream = Stream(cuda)
+        self._runtime = library.trt.Runtime(library.logger)
+
+    def session(self, graph: str) -> Session:
+        engine = self._engines[graph]
+        record = engine.record
+        if record.plugin_file is not None:
+            register_plugin(self._library, Path(record.plugin_file))
+        loaded = self._load(engine.file)
+        return TensorRtSession(
+            graph, self._library, loaded, self._manifest.graphs[graph], record.recipe.plan, self._stream
+        )
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceBuffer:
+        return DeviceBuffer.new(self._stream, shape, dtype)
+
+    def zeros(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceBuffer:
+        buffer = self.empty(shape, dtype)
+        buffer.clear()
+        return buffer
+
+    def _load(self, file: Path) -> Any:
+        # Mapped, not read: on a Jetson the file's pages and the GPU's copy share one memory.
+        with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            view = memoryview(content)
+            try:
+                engine = self._runtime.deserialize_cuda_engine(view)
+            finally:
+                view.release()
+        if engine is None:
+            raise GarBackendError(
+                f"{file}: {self._library.title} cannot load the engine ({self._library.reason()}); "
+                "gar-engine build --rebuild makes it anew"
+            )
+        return engine

@@ -1,0 +1,98 @@
+"""Which sizes a bundle's engines are built for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from gar_edge.runtime.decode import CAPACITY_STEP, PREFILL_CHUNK
+from gar_edge.runtime.encode import TILES_AT_ONCE
+from gar_edge.runtime.errors import GarBackendError
+from gar_edge.runtime.manifest import Manifest
+
+TEXT_TOKENS = 256  # room for a prompt's words, beside tiles and regions
+NEW_TOKENS = 256  # room for an answer after the longest prompt; after shorter prompts there is more
+
+Range = tuple[int, ...]  # least, usual, most
+
+
+@dataclass(frozen=True)
+class Profile:
+    """An optimisation profile. dims: range by dimension's name; values: least, usual, most values of a shape input."""
+
+    dims: Mapping[str, Range]
+    values: Mapping[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """fixed: symbolic dimensions that become numbers in the graph. profiles: for those that still vary."""
+
+    fixed: Mapping[str, int]
+    profiles: tuple[Profile, ...]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """tiles: most beside the thumbnail. capacity: cache slots, that is tokens of prompt and answer together."""
+
+    tiles: int
+    capacity: int
+
+    @classmethod
+    def of(cls, manifest: Manifest, tiles: int | None = None, capacity: int | None = None) -> Limits:
+        """What was asked for, or what the bundle's own limits need; capacities are multiples of `CAPACITY_STEP`.
+
+        `GarBackendError` for what the model's context does not hold.
+        """
+        dims, most = manifest.dimensions, len(manifest.prompt.regions)
+        smallest = 3 * dims.tile_tokens + 1  # thumbnail, a tile, a region, and anything at all
+        if tiles is None:
+            tiles = manifest.preprocess.max_tiles
+        fitting = dims.context // dims.tile_tokens - 3
+        if not 1 <= tiles <= fitting:
+            raise GarBackendError(
+                f"{tiles} tiles do not fit the model's context of {dims.context}; take 1 to {fitting}"
+            )
+        if capacity is None:
+            capacity = min((tiles + 1 + most) * dims.tile_tokens + TEXT_TOKENS + NEW_TOKENS, dims.context)
+        if not smallest <= capacity <= dims.context:
+            raise GarBackendError(
+                f"a capacity of {capacity} does not suit this model; take {smallest} to {dims.context}"
+            )
+        rounded = -(-capacity // CAPACITY_STEP) * CAPACITY_STEP
+        return cls(tiles, min(rounded, dims.context))
+
+
+def plan_of(graph: str, manifest: Manifest, limits: Limits, plugin: bool) -> Plan:
+    """How to build one of a bundle's graphs. plugin: whether the replay is a plugin, which reads the grid itself."""
+    if graph == "encoder":
+        return Plan({}, (Profile({"tiles": (1, TILES_AT_ONCE, TILES_AT_ONCE)}),))
+    if graph == "decoder":
+        chunk = min(PREFILL_CHUNK, limits.capacity)
+        lengths = ((1, chunk, chunk), (1, 1, 1))
+        return Plan({"batch": 1, "capacity": limits.capacity}, tuple(Profile({"length": range}) for range in lengths))
+    regions = (1, 1, len(manifest.prompt.regions))
+    if plugin:
+        tiles = limits.tiles + 1
+        return Plan({}, (Profile({"tiles": (2, tiles, tiles), "regions": regions}),))
+    return Plan({}, tuple(_replay_profile(*grid, regions) for grid in _largest_grids(limits.tiles)))
+
+
+def _replay_profile(columns: int, rows: int, regions: Range) -> Profile:
+    tiles = columns * rows + 1
+    return Profile(
+        {"tiles": (2, tiles, tiles), "regions": regions}, {"grid": ((1, 1), (columns, rows), (columns, rows))}
+    )
+
+
+def _largest_grids(tiles: int) -> list[tuple[int, int]]:
+    """Grids (columns, rows) of at most so many tiles, such that any other fits inside one of them.
+
+    A single profile would have to allow as many columns as rows, and TensorRT plans memory for the product: `tiles`
+    times too much.
+    """
+    tallest: dict[int, int] = {}  # rows by columns
+    for rows in range(1, tiles + 1):
+        tallest[tiles // rows] = rows
+    return list(tallest.items())
