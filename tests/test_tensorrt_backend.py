@@ -374,7 +374,7 @@ def test_the_real_libraries_have_what_the_fakes_have(fake_gpu: FakeGpu, monkeypa
 def test_the_real_cuda_python_has_what_the_fake_has(fake_gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     runtime = pytest.importorskip("cuda.bindings.runtime", reason="cuda-python is not installed")
-    faked = [name for name in dir(fake_gpu.cuda) if name.startswith("cuda")]
+    faked = [name for name in dir(type(fake_gpu.cuda)) if name.startswith("cuda")]
     assert len(faked) > 20
     assert not [name for name in faked if not hasattr(runtime, name)]
     for kind in ("cudaMemcpyKind", "cudaStreamCaptureMode", "cudaDeviceAttr"):
