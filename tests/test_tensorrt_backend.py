@@ -14,6 +14,11 @@ import pytest
 from conftest import FakeGpu
 from PIL import Image
 
+from gar_edge.export.bundle_writer import ExportOptions, export_bundle
+from gar_edge.export.graphs import Precision
+from gar_edge.export.progress import Silent
+from gar_edge.models.checkpoint import open_checkpoint, shipped_checkpoint
+from gar_edge.models.sizes import Size
 from gar_edge.runtime import Answer, Gar, GarBackendError, GarPromptError, Options
 from gar_edge.runtime.bundle import Bundle
 from gar_edge.runtime.tensorrt import memory
@@ -85,6 +90,30 @@ def test_answers_are_onnx_runtimes_token_for_token(
     assert gar.backend.name == "tensorrt"
     assert [answer.tokens for answer in found] == [answer.tokens for answer in expected]
     assert [answer.reuse for answer in found] == [answer.reuse for answer in expected]
+
+
+@pytest.fixture(scope="module")
+def compat_nano(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """gar-nano in fp16 with the decoder for older TensorRTs."""
+    folder = tmp_path_factory.mktemp("bundles") / "compat"
+    checkpoint = open_checkpoint(shipped_checkpoint(Size.NANO), name="gar-nano")
+    options = ExportOptions(Precision.FP16, validate=False, compat=True)
+    return export_bundle(checkpoint, folder, options, Silent()).folder
+
+
+def test_an_older_tensorrt_takes_the_compat_decoder(
+    fake_gpu: FakeGpu, compat_nano: Path, image: np.ndarray, masks: dict[int, np.ndarray]
+) -> None:
+    """JetPack 6's TensorRT: no KV cache in place, so past and present change places; the same tokens."""
+    fake_gpu.tensorrt.__version__ = "10.3.0.26"
+    gar = Gar.load(compat_nano, backend="tensorrt")
+    assert gar.manifest.graphs["decoder"].appends
+    found = answers(gar, image, masks)
+    wanted = answers(Gar.load(compat_nano, backend="onnxruntime", decoder="compat"), image, masks)
+    assert [answer.tokens for answer in found] == [answer.tokens for answer in wanted]
+    assert [answer.reuse for answer in found] == [answer.reuse for answer in wanted]
+    with pytest.raises(GarBackendError, match="cache holds"):
+        gar.decoder.start(gar.decoder.longest + 1)
 
 
 def test_one_wait_per_token_and_none_before_the_first(

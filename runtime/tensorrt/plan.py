@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from gar_edge.runtime.decode import CAPACITY_STEP, PREFILL_CHUNK
 from gar_edge.runtime.encode import TILES_AT_ONCE
 from gar_edge.runtime.errors import GarBackendError
-from gar_edge.runtime.manifest import Manifest
+from gar_edge.runtime.manifest import Graph, Manifest
 
 TEXT_TOKENS = 256  # room for a prompt's words, beside tiles and regions
 NEW_TOKENS = 256  # room for an answer after the longest prompt; after shorter prompts there is more
@@ -69,14 +69,29 @@ def plan_of(graph: str, manifest: Manifest, limits: Limits, plugin: bool) -> Pla
     if graph == "encoder":
         return Plan({}, (Profile({"tiles": (1, TILES_AT_ONCE, TILES_AT_ONCE)}),))
     if graph == "decoder":
-        chunk = min(PREFILL_CHUNK, limits.capacity)
-        lengths = ((1, chunk, chunk), (1, 1, 1))
-        return Plan({"batch": 1, "capacity": limits.capacity}, tuple(Profile({"length": range}) for range in lengths))
+        return _decoder_plan(manifest.graphs[graph], limits.capacity)
     regions = (1, 1, len(manifest.prompt.regions))
     if plugin:
         tiles = limits.tiles + 1
         return Plan({}, (Profile({"tiles": (2, tiles, tiles), "regions": regions}),))
     return Plan({}, tuple(_replay_profile(*grid, regions) for grid in _largest_grids(limits.tiles)))
+
+
+def _decoder_plan(decoder: Graph, capacity: int) -> Plan:
+    """Prefill, and decode. The cache is of one size, or, in the form that appends to it, of any up to `capacity`."""
+    chunk = min(PREFILL_CHUNK, capacity)
+    lengths = ((1, chunk, chunk), (1, 1, 1))
+    if not decoder.appends:
+        return Plan({"batch": 1, "capacity": capacity}, tuple(Profile({"length": range}) for range in lengths))
+    shapes = {port.name: port.shape for port in decoder.inputs}
+    past, total = str(shapes[next(iter(decoder.appends.values()))][1]), str(shapes["attention_mask"][3])
+    profiles = []
+    for length in lengths:
+        usual = (capacity - length[1]) // 2
+        profiles.append(
+            Profile({"length": length, past: (0, usual, capacity - 1), total: (1, usual + length[1], capacity)})
+        )
+    return Plan({"batch": 1}, tuple(profiles))
 
 
 def _replay_profile(columns: int, rows: int, regions: Range) -> Profile:
