@@ -47,7 +47,7 @@ def _open_compat(bundle: Bundle, chosen: BackendName, threads: int) -> tuple[Bun
         raise GarBundleError(f"{bundle.folder}: has no compat decoder; export it again with --compat (not --int4)")
     if chosen in _TENSORRTS:
         raise GarBackendError(
-            f"the {chosen.value} back end does not run the compat decoder; leave it out, or take onnxruntime"
+            f"the {chosen.value} back end chooses the decoder by its version; ask for compat with onnxruntime only"
         )
     return _open_onnxruntime(bundle, COMPAT_ENGINE, threads)
 

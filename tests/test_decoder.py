@@ -17,7 +17,8 @@ from gar_edge.models.llama import AppendingDecoder, Decoder, causal_mask
 from gar_edge.models.weights import build_module, decoder_recipes, load_parameters
 from gar_edge.runtime import decode
 from gar_edge.runtime.backend import Buffer
-from gar_edge.runtime.gar import DECODERS, Gar
+from gar_edge.runtime.choices import DecoderName
+from gar_edge.runtime.gar import Gar
 
 POSITIONS = 220
 
@@ -79,7 +80,7 @@ def test_torch_appending_decoder_in_pieces(checkpoint: Checkpoint, embeds: np.nd
     assert_same(np.stack(found), expected[[end - 1 for end in ends]])
 
 
-@pytest.fixture(params=DECODERS)
+@pytest.fixture(params=[one.value for one in DecoderName])
 def gar(request: pytest.FixtureRequest, compat_bundle: Path) -> Gar:
     return Gar.load(compat_bundle, decoder=request.param)
 

@@ -58,7 +58,7 @@ def suited(bundle: Bundle, library: Library) -> Manifest:
     if form not in manifest.engine_graphs:
         raise GarBackendError(
             f"{bundle.folder}: the decoder needs TensorRT 10.15 or newer, here is {library.title}, and the bundle has "
-            f"no {form!r} graphs for older ones; use --backend onnxruntime"
+            f"no {form!r} decoder for older ones; export it again with --{form} (not --int4)"
         )
     return manifest.for_engine(form)
 
