@@ -14,7 +14,7 @@ demo: $(STAMP)
 	$(BIN)/gar-run examples/scene_1.png --mask examples/scene_1_mask_0.png -q 'What colour is <Prompt0>?' -m build/demo
 	$(BIN)/gar-run examples/scene_1.png --mask examples/scene_1_mask_0.png --mask examples/scene_1_mask_1.png \
 		-q 'Is <Prompt0> larger or smaller than <Prompt1>?' -m build/demo
-	@echo '(gar-nano knows drawn shapes only, and not yet well: see models/nano/README.md. README.md has real weights.)'
+	@echo '(gar-nano knows drawn shapes only: see models/nano/README.md. README.md has real weights.)'
 
 test: lint
 	$(BIN)/python -m pytest

@@ -60,6 +60,12 @@ def answers(gar: Gar, image: np.ndarray, masks: dict[int, np.ndarray]) -> list[A
 
 
 @pytest.fixture(scope="module")
+def half_nano(half_nano: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy for this module: loading it with TensorRT puts engines into it."""
+    return shutil.copytree(half_nano, tmp_path_factory.mktemp("bundles") / "nano")
+
+
+@pytest.fixture(scope="module")
 def expected(half_nano: Path, image: np.ndarray, masks: dict[int, np.ndarray]) -> list[Answer]:
     """ONNX Runtime's answers from the same graphs."""
     return answers(Gar.load(half_nano, backend="onnxruntime"), image, masks)
