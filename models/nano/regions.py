@@ -9,6 +9,7 @@ from gar_edge.models.nano.tasks import Asked, Turn
 from gar_edge.models.nano.truth import Truth
 
 PROMPTS = 5
+PAIRS = 0.6  # of lessons about several regions; the others are about three
 DEFAULT_PROMPT = 1  # the released demos describe <Prompt1>
 
 
@@ -43,16 +44,17 @@ def several_regions(rng: np.random.Generator, truth: Truth, count: int) -> Asked
 def ask(rng: np.random.Generator, truth: Truth, several: bool) -> tuple[Asked, list[Turn]] | None:
     """Regions of a scene, and every clear question about them in random order, the default description first."""
     if several:
-        group = several_regions(rng, truth, 2 if rng.random() < 0.75 else 3)
+        group = several_regions(rng, truth, 2 if rng.random() < PAIRS else 3)
         if group is None:
             return None
-        turns = [*tasks.group_turns(rng, group), *tasks.binding_turns(rng, group)]
+        turns = [*tasks.group_turns(rng, group), *tasks.listing_turns(rng, group), *tasks.binding_turns(rng, group)]
+        turns += tasks.nearest_turns(rng, group)
         return group, [turns[i] for i in rng.permutation(len(turns))]
     asked = one_region(rng, truth)
     if asked is None:
         return None
     default = tasks.default_description(asked)
-    turns = list(tasks.one_region_turns(rng, asked))
+    turns = [*tasks.nearest_turns(rng, asked), *tasks.one_region_turns(rng, asked)]
     if default is None:
         return asked, turns
     if rng.random() < 0.15:

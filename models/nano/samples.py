@@ -26,6 +26,7 @@ from gar_edge.runtime.tiling import choose_grid
 
 MOST_THINGS = 6
 LOOKUPS = 12
+NEEDS_IMAGE = ("describe", "nearest")  # tasks about more than the regions
 
 
 @dataclass
@@ -129,7 +130,7 @@ class Sampler:
             grid = choose_grid(scene.width, scene.height, self.tile, self.max_tiles)
             if not mix.image:
                 grid = (0, 0)
-                turns = [turn for turn in turns if turn.task != "describe"]
+                turns = [turn for turn in turns if turn.task not in NEEDS_IMAGE]
                 if rng.random() < mix.lookups:
                     turns = [tasks.lookup_turn(rng) for _ in range(LOOKUPS)]
             numbers = [number for number, _ in asked.regions]

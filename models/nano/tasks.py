@@ -64,19 +64,20 @@ def attribute(truth: Truth, thing: int, name: str) -> str | None:
 
 def describable(truth: Truth, thing: int) -> dict[str, str] | None:
     """Everything a description states; None where a part of it is not clear."""
-    place, near = truth.place(thing), truth.neighbour(thing)
+    place, near = truth.place(thing), neighbour(truth, thing)
     if place is None or near is None:
         return None
-    it, other = truth.thing(thing), truth.thing(near)
-    return {
-        "size": it.size,
-        "fill": it.fill,
-        "colour": it.colour,
-        "shape": it.shape,
-        "place": place,
-        "near_colour": other.colour,
-        "near_shape": other.shape,
-    }
+    it = truth.thing(thing)
+    return {"size": it.size, "fill": it.fill, "colour": it.colour, "shape": it.shape, "place": place, **near}
+
+
+def neighbour(truth: Truth, thing: int) -> dict[str, str] | None:
+    """What a description states of the nearest other thing; None where it is not clear which one that is."""
+    near = truth.neighbour(thing)
+    if near is None:
+        return None
+    other = truth.thing(near)
+    return {"near_colour": other.colour, "near_shape": other.shape}
 
 
 def default_description(asked: Asked) -> Turn | None:
@@ -183,6 +184,19 @@ def group_turns(rng: Rng, asked: Asked) -> Iterator[Turn]:
     else:
         makers *= 2
     return _shuffled(rng, makers)
+
+
+def listing_turns(rng: Rng, asked: Asked) -> Iterator[Turn]:
+    """More of what is learnt last: which of the regions is something."""
+    return _shuffled(rng, [lambda: which_turn(rng, asked), *[lambda: extreme_turn(rng, asked)] * 2])
+
+
+def nearest_turns(rng: Rng, asked: Asked) -> Iterator[Turn]:
+    """What lies nearest to each of the regions: a lesson in what descriptions end with."""
+    for name, thing in zip(asked.names, asked.things, strict=True):
+        facts = neighbour(asked.truth, thing)
+        if facts is not None:
+            yield Turn("nearest", _pick(rng, wording.NEAREST).format(name), wording.neighbour(facts))
 
 
 def _shuffled(rng: Rng, makers: list[Callable[[], Turn | None]]) -> Iterator[Turn]:

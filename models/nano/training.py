@@ -39,7 +39,7 @@ TEXT_LIMIT = 240  # tokens of a sequence without an image
 TEXT_UNTIL = 0.7
 RARE_TEXT = 10  # a run that starts from another has one step of text in so many
 BOX_WEIGHT = 4.0
-WORDS_WEIGHT = 0.2  # of the words of cells and regions
+WORDS_WEIGHT = 0.5  # of the words of cells and regions
 AVERAGING = 0.995  # decay of the weights' running average
 
 

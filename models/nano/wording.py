@@ -27,6 +27,8 @@ ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
 
 DESCRIPTIONS = ("Describe {0}.", "Describe {0} in detail.", "What can you say about {0}?")
 
+NEAREST = ("What is nearest to {0}?", "What lies next to {0}?", "Which thing is closest to {0}?")
+
 RELATIONS: Mapping[str, tuple[str, ...]] = {
     "left_right": (
         "Is {0} to the left or to the right of {1}?",
@@ -84,8 +86,12 @@ def article(word: str) -> str:
 def description(facts: Mapping[str, str]) -> str:
     """A whole description, from the facts `parse_description` would find in it."""
     kind = article(f"{facts['size']} {facts['fill']} {facts['colour']} {facts['shape']}")
-    near = article(f"{facts['near_colour']} {facts['near_shape']}")
-    return f"A{kind[1:]} at the {facts['place']} of the image, nearest to {near}."
+    return f"A{kind[1:]} at the {facts['place']} of the image, nearest to {neighbour(facts)}."
+
+
+def neighbour(facts: Mapping[str, str]) -> str:
+    """What lies nearest, from the same facts."""
+    return article(f"{facts['near_colour']} {facts['near_shape']}")
 
 
 def parse_description(text: str) -> dict[str, str]:
