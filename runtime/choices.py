@@ -12,6 +12,14 @@ class BackendName(str, Enum):
     TENSORRT_RTX = "tensorrt_rtx"
 
 
+class ReplayForm(str, Enum):
+    """Forms of the replay in TensorRT's engines: the graph's own body, the C++ plugin, the ahead-of-time plugin."""
+
+    PORTABLE = "portable"
+    PLUGIN = "plugin"
+    AOT = "aot"
+
+
 class DecoderName(str, Enum):
     """Forms of the decoder. COMPAT: for engines that know no newer operator than opset 20's."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -97,6 +98,12 @@ def half_nano(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundles") / "nano"
     checkpoint = open_checkpoint(shipped_checkpoint(Size.NANO), name="gar-nano")
     return export_bundle(checkpoint, folder, ExportOptions(Precision.FP16, validate=False), Silent()).folder
+
+
+@pytest.fixture
+def bare_nano(half_nano: Path, tmp_path: Path) -> Path:
+    """A copy of `half_nano` without engines, to put some into."""
+    return shutil.copytree(half_nano, tmp_path / "nano", ignore=shutil.ignore_patterns("engines"))
 
 
 @dataclass(frozen=True)

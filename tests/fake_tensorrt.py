@@ -3,14 +3,16 @@
 
 Stands in for the module `tensorrt`, over a `FakeCuda`. A broken rule of TensorRT's documentation raises `Violation`:
 
-- parsing: a KV cache has a static capacity; a node without a body needs its plugin
+- parsing: a KV cache has a static capacity; a node without a body needs its plugin, and a plugin that is known takes
+  the place of a body (from 10.7 on, from 10.15 on where the node names the plugin's namespace)
 - building: every input that varies has a range in every profile; shape inputs have values
 - a context's profile is chosen before shapes are set, and an input's shape lies inside it
 - enqueueing: every tensor has an address of live device memory (or, for shape inputs, of host memory), aligned, large
   enough; a cache's output has its input's address; one stream, that is not the default one
 - write_index + length ≤ capacity, when the kernel runs
 - capturing: the context was enqueued since its shapes or addresses changed, and reads nothing on the host
-- deserialising: an engine of another version or device is refused (with None and a logged error, as TensorRT does)
+- deserialising: an engine of another version or device, or whose plugin is in a library that is not loaded, is refused
+  (with None and a logged error, as TensorRT does)
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ import onnxruntime
 from fake_cuda import ALIGNMENT, FakeCuda, Kind, Violation
 
 SCATTER, REPLAY = "TensorScatter", "RoiReplay"
+AHEAD_OF_TIME = "ahead of time"
 WRITE_INDEX, EMBEDS = "write_index", "inputs_embeds"
 _DTYPES = {1: np.float32, 7: np.int64, 9: np.bool_, 10: np.float16}  # by onnx.TensorProto
 
@@ -97,7 +100,7 @@ class FakeProfile:
 
 @dataclass
 class Plan:
-    """What a serialised engine holds. plugin: the replay runs as a plugin."""
+    """What a serialised engine holds. plugin: the replay runs as a plugin. kernel: and the engine carries it."""
 
     model: bytes
     source: str
@@ -105,6 +108,7 @@ class Plan:
     version: str
     device: tuple[str, tuple[int, int]]
     plugin: bool
+    kernel: bool = False
 
 
 class FakeConfig:
@@ -186,12 +190,19 @@ class FakeParser:
         for node in model.graph.node:
             if node.op_type == SCATTER and not _dims(inputs[node.input[0]])[2].HasField("dim_value"):
                 self._errors.append("The KV cache tensor must have a static sequence length dimension")
-            if node.op_type == REPLAY and REPLAY not in bodies:
+            if node.op_type == REPLAY and (REPLAY not in bodies or self._plugin_wins(node)):
                 self._network.plugin = True
                 if not self._module.registry.creators:
                     self._errors.append(f"no plugin {REPLAY}")
         self._network.model, self._network.source = model, Path(path)
         return not self._errors
+
+    def _plugin_wins(self, node: onnx.NodeProto) -> bool:
+        """Whether a plugin that is known is preferred to the node's body."""
+        major, minor = (int(number) for number in self._module.__version__.split(".")[:2])
+        named = any(attribute.name == "plugin_namespace" and attribute.s == b"gar" for attribute in node.attribute)
+        known = not self._module.is_rtx and bool(self._module.registry.creators)
+        return known and (named if (major, minor) >= (10, 15) else (major, minor) >= (10, 7))
 
 
 class FakeBuilder:
@@ -224,7 +235,7 @@ class FakeBuilder:
             _check_profile(network, profile)
         plan = Plan(
             network.model.SerializeToString(), str(network.source), config.profiles, self._module.__version__,
-            self._module.device, network.plugin,
+            self._module.device, network.plugin, network.plugin and self._module.registry.creators == [AHEAD_OF_TIME],
         )  # fmt: skip
         return pickle.dumps(plan)
 
@@ -242,6 +253,9 @@ class FakeRuntime:
             return None
         if (plan.version, plan.device) != (self._module.__version__, self._module.device):
             self._logger.log(Severity.ERROR, "The engine plan file is not compatible with this version of TensorRT")
+            return None
+        if plan.plugin and not plan.kernel and not self._module.registry.creators:
+            self._logger.log(Severity.ERROR, f"getCreator could not find {REPLAY}")
             return None
         engine = FakeEngine(self._module, plan)
         self._module.engines.append(engine)
@@ -425,6 +439,31 @@ class FakeRegistry:
         return object()
 
 
+class FakePlugins(ModuleType):
+    """The module `tensorrt.plugin`: a plugin becomes known to the parser when its output is described.
+
+    What TensorRT makes of the description and of the kernel is NVIDIA's own code, in `tests/test_replay_plugin.py`.
+    """
+
+    TensorDesc = SymInt32 = SymIntExprs = KernelLaunchParams = SimpleNamespace
+
+    def __init__(self, registry: FakeRegistry) -> None:
+        super().__init__("tensorrt.plugin")
+        self.registry = registry
+        self.op = SimpleNamespace()
+
+    def register(self, name: str) -> Any:
+        namespace, short = name.split("::")
+        setattr(self.op, namespace, SimpleNamespace(**{short: name}))
+        self.registry.creators.append(AHEAD_OF_TIME)
+        return lambda described: described
+
+    def aot_impl(self, name: str) -> Any:
+        if not self.registry.creators:
+            raise Violation(f"{name} is implemented before it is registered")
+        return lambda implemented: implemented
+
+
 class FakeTensorRt(ModuleType):
     """The module. `build_error` makes every build fail; `configs` and `engines` are what was made, in order.
 
@@ -435,6 +474,7 @@ class FakeTensorRt(ModuleType):
     ILogger = ILogger
     IProgressMonitor = IProgressMonitor
     TensorLocation = TensorLocation
+    float32, float16, bfloat16 = "float32", "float16", "bfloat16"
     NetworkDefinitionCreationFlag = IntEnum("NetworkDefinitionCreationFlag", {"STRONGLY_TYPED": 0})
     MemoryPoolType = SimpleNamespace(WORKSPACE="workspace")
 

@@ -5,23 +5,21 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from conftest import FakeGpu
+from engines import PORTABLE, build, gar_engine, keys
 from fake_tensorrt import FakeTensorRt
 
-from gar_edge.runtime import Gar, GarBackendError, Options
+from gar_edge.runtime import Gar, GarBackendError
 from gar_edge.runtime.bundle import Bundle, read_manifest
 from gar_edge.runtime.manifest import FileEntry
-from gar_edge.runtime.tensorrt import cli
 from gar_edge.runtime.tensorrt.cuda import Cuda, Device
-from gar_edge.runtime.tensorrt.engines import GRAPHS, Engine, build_engines, find_engines, here
+from gar_edge.runtime.tensorrt.engines import GRAPHS, build_engines, find_engines, here
 from gar_edge.runtime.tensorrt.library import load_library
 from gar_edge.runtime.tensorrt.plan import Limits, Plan, Profile
 from gar_edge.runtime.tensorrt.progress import BuildStep
@@ -29,19 +27,8 @@ from gar_edge.runtime.tensorrt.store import Machine, Recipe, Record, Store, misf
 
 
 @pytest.fixture
-def folder(half_nano: Path, tmp_path: Path) -> Path:
-    """A bundle without engines."""
-    return shutil.copytree(half_nano, tmp_path / "nano", ignore=shutil.ignore_patterns("engines"))
-
-
-def build(folder: Path, plugin: Path | None = None, rebuild: bool = False, **limits: int) -> list[Engine]:
-    bundle, library, cuda = Bundle.open(folder), load_library("tensorrt"), Cuda.load()
-    sizes = Limits.of(bundle.manifest, **limits)
-    return build_engines(bundle, library, here(library, cuda), sizes, plugin, rebuild, cuda, lambda _: None)
-
-
-def keys(engines: list[Engine]) -> dict[str, str]:
-    return {engine.record.recipe.graph: engine.record.recipe.key() for engine in engines}
+def folder(bare_nano: Path) -> Path:
+    return bare_nano
 
 
 RECIPE = Recipe(
@@ -58,6 +45,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "compute capability": {"device": Device("8.9", "Orin")},
     "capacity": {"plan": Plan({"batch": 1, "capacity": 768}, RECIPE.plan.profiles)},
     "profiles": {"plan": Plan(RECIPE.plan.fixed, RECIPE.plan.profiles[:1])},
+    "the replay's form": {"replay": "aot"},
     "plugin": {"plugin": "cc"},
 }
 
@@ -199,7 +187,7 @@ def test_stopping_a_build_leaves_the_engines_before_it(folder: Path, fake_gpu: F
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build_engines(bundle, library, here(library, cuda), Limits.of(bundle.manifest), None, False, cuda, stop)
+        build_engines(bundle, library, here(library, cuda), Limits.of(bundle.manifest), PORTABLE, False, cuda, stop)
     left = {path.name.split("-")[0] for path in (folder / "engines").glob("*.engine")}
     assert left == {"encoder", "roi_replay"}
     assert not list((folder / "engines").glob(".*"))
@@ -273,43 +261,6 @@ def test_tensorrts_reason_reaches_the_user(folder: Path, fake_gpu: FakeGpu) -> N
         Gar.load(folder, backend="tensorrt")
 
 
-# The plugin
-
-
-def test_a_plugin_takes_the_place_of_the_portable_body(folder: Path, fake_gpu: FakeGpu, tmp_path: Path) -> None:
-    library = tmp_path / "libgar_roi_replay.so"
-    library.write_bytes(b"plugin")
-    portable = keys(build(folder))
-    with_plugin = build(folder, plugin=library)
-    assert keys(with_plugin)["roi_replay"] != portable["roi_replay"]
-    assert {name: keys(with_plugin)[name] for name in ("encoder", "decoder")} == {
-        name: portable[name] for name in ("encoder", "decoder")
-    }
-    assert with_plugin[1].record.plugin_file == str(library)
-    image, mask = np.zeros((90, 130, 3), np.uint8), np.ones((90, 130), bool)
-    expected = Gar.load(folder, "onnxruntime").open(image).describe(mask, options=Options(max_new_tokens=3))
-    answer = Gar.load(folder, backend="tensorrt").open(image).describe(mask, options=Options(max_new_tokens=3))
-    assert [engine.plan.plugin for engine in fake_gpu.tensorrt.engines] == [False, True, False]
-    assert answer.tokens == expected.tokens
-
-
-def test_a_plugin_engine_without_its_library_says_so(folder: Path, fake_gpu: FakeGpu, tmp_path: Path) -> None:
-    library = tmp_path / "libgar_roi_replay.so"
-    library.write_bytes(b"plugin")
-    build(folder, plugin=library)
-    library.unlink()
-    fake_gpu.tensorrt.registry.creators.clear()  # another process
-    with pytest.raises(GarBackendError, match="no such plugin library"):
-        Gar.load(folder, backend="tensorrt")
-
-
-def test_a_library_without_the_plugin(folder: Path, fake_gpu: FakeGpu, tmp_path: Path) -> None:
-    library = tmp_path / "libother.so"
-    library.write_bytes(b"something else")
-    with pytest.raises(GarBackendError, match="not a replay plugin"):
-        build(folder, plugin=library)
-
-
 # "auto"
 
 
@@ -370,16 +321,6 @@ def test_an_unknown_backend(folder: Path) -> None:
 # gar-engine
 
 
-def gar_engine(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of the command in this process, where the fakes are."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["gar-engine", *map(str, arguments)])
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-    out, err = capsys.readouterr()
-    return int(left.value.code or 0), out, err
-
-
 def test_build_and_info(folder: Path, fake_gpu: FakeGpu, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = gar_engine(capsys, "build", folder)
     assert (code, out.count("\n")) == (0, 3)
@@ -412,6 +353,9 @@ USAGE = {
     "tiles beyond the context": (("--max-tiles", "99"), "take 1 to 61"),
     "no tiles": (("--max-tiles", "0"), "max-tiles"),
     "capability with tensorrt": (("--compute-capability", "8.6"), "for tensorrt_rtx"),
+    "an unknown replay": (("--replay", "fast"), "'fast'"),
+    "plugin without its library": (("--replay", "plugin"), "name it with --plugin-library"),
+    "library of another form": (("--replay", "aot", "--plugin-library", "x.so"), "belongs to --replay plugin"),
     "unknown option": (("--speed",), "--speed"),
 }
 
@@ -438,7 +382,7 @@ def no_gpu(gpu: FakeGpu) -> None:
     ("bundle", "arguments", "change", "message"),
     [
         ("nowhere", (), break_nothing, "nowhere: no such bundle"),
-        (None, ("--plugin", "nowhere.so"), break_nothing, "nowhere.so: no such plugin library"),
+        (None, ("--plugin-library", "nowhere.so"), break_nothing, "nowhere.so: no such plugin library"),
         (None, (), no_gpu, "no NVIDIA GPU can be used here"),
     ],
 )

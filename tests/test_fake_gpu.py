@@ -336,6 +336,16 @@ def test_the_parser_wants_a_body_or_a_plugin(trt: FakeTensorRt, half_nano: Path)
     assert parser(trt, strip_functions(model))[1]
 
 
+@pytest.mark.parametrize(("version", "wins"), [("10.3.0", False), ("10.7.0", True), ("10.15.1", True)])
+def test_a_known_plugin_wins_over_the_body(trt: FakeTensorRt, half_nano: Path, version: str, wins: bool) -> None:
+    trt.__version__ = version
+    trt.registry.creators.append("any library")
+    network = trt.Builder(Errors()).create_network(1)
+    file = half_nano / "roi_replay.onnx"
+    assert trt.OnnxParser(network, Errors()).parse(file.read_bytes(), str(file))
+    assert network.plugin is wins
+
+
 @pytest.mark.parametrize("missing", ["grid", "boxes"])
 def test_the_builder_wants_every_range(trt: FakeTensorRt, half_nano: Path, missing: str) -> None:
     builder = trt.Builder(Errors())
@@ -422,6 +432,16 @@ def test_engines_of_elsewhere_are_refused(trt: FakeTensorRt, half_nano: Path) ->
     errors = Errors()
     assert trt.Runtime(errors).deserialize_cuda_engine(b"no engine") is None
     assert errors.messages == ["Magic tag does not match"]
+
+
+@pytest.mark.parametrize("kernel", [False, True])
+def test_only_an_engine_that_carries_its_kernel_needs_no_library(
+    trt: FakeTensorRt, half_nano: Path, kernel: bool
+) -> None:
+    file, errors = half_nano / "roi_replay.onnx", Errors()
+    plan = Plan(file.read_bytes(), str(file), [], trt.__version__, trt.device, plugin=True, kernel=kernel)
+    assert (trt.Runtime(errors).deserialize_cuda_engine(pickle.dumps(plan)) is not None) is kernel
+    assert errors.messages == ([] if kernel else ["getCreator could not find RoiReplay"])
 
 
 def test_a_plugin_library_is_loaded_once(trt: FakeTensorRt, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import FakeGpu
+from engines import build
 from PIL import Image
 
 from gar_edge.export.bundle_writer import ExportOptions, export_bundle
@@ -20,12 +21,7 @@ from gar_edge.export.progress import Silent
 from gar_edge.models.checkpoint import open_checkpoint, shipped_checkpoint
 from gar_edge.models.sizes import Size
 from gar_edge.runtime import Answer, Gar, GarBackendError, GarPromptError, Options
-from gar_edge.runtime.bundle import Bundle
 from gar_edge.runtime.tensorrt import memory
-from gar_edge.runtime.tensorrt.cuda import Cuda
-from gar_edge.runtime.tensorrt.engines import build_engines, here
-from gar_edge.runtime.tensorrt.library import load_library
-from gar_edge.runtime.tensorrt.plan import Limits
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 OPTIONS = Options(max_new_tokens=12)
@@ -74,19 +70,6 @@ def expected(half_nano: Path, image: np.ndarray, masks: dict[int, np.ndarray]) -
 @pytest.fixture
 def gar(fake_gpu: FakeGpu, half_nano: Path) -> Gar:
     return Gar.load(half_nano, backend="tensorrt")
-
-
-def rebuilt(folder: Path, **limits: int) -> None:
-    """Engines of other sizes, the newest in the bundle."""
-    bundle, library, cuda = Bundle.open(folder), load_library("tensorrt"), Cuda.load()
-    sizes = Limits.of(bundle.manifest, **limits)
-    build_engines(bundle, library, here(library, cuda), sizes, None, True, cuda, lambda _: None)
-
-
-@pytest.fixture
-def own_nano(half_nano: Path, tmp_path: Path) -> Path:
-    """A copy of the bundle, without engines."""
-    return shutil.copytree(half_nano, tmp_path / "nano", ignore=shutil.ignore_patterns("engines"))
 
 
 def test_answers_are_onnx_runtimes_token_for_token(
@@ -187,7 +170,7 @@ def test_a_small_staging_budget_only_waits_more(
 
 
 def test_prefill_in_chunks(
-    own_nano: Path,
+    bare_nano: Path,
     fake_gpu: FakeGpu,
     image: np.ndarray,
     masks: dict[int, np.ndarray],
@@ -195,7 +178,7 @@ def test_prefill_in_chunks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("gar_edge.runtime.tensorrt.plan.PREFILL_CHUNK", 64)
-    gar = Gar.load(own_nano, backend="tensorrt")
+    gar = Gar.load(bare_nano, backend="tensorrt")
     assert gar.decoder.chunk == 64
     assert gar.open(image).describe(masks[0], options=OPTIONS).tokens == expected[0].tokens
 
@@ -244,13 +227,13 @@ def test_a_decode_that_cannot_be_captured_runs_all_the_same(
     assert fake_gpu.cuda.calls["launch"] == 0
 
 
-def test_room_ends_where_the_engines_cache_does(own_nano: Path, fake_gpu: FakeGpu, image: np.ndarray) -> None:
-    gar = Gar.load(own_nano, backend="tensorrt")
+def test_room_ends_where_the_engines_cache_does(bare_nano: Path, fake_gpu: FakeGpu, image: np.ndarray) -> None:
+    gar = Gar.load(bare_nano, backend="tensorrt")
     whole = np.ones(image.shape[:2], bool)
     prompt = gar.open(image, 1).describe(whole, options=Options(max_new_tokens=1)).prompt_tokens
     capacity = -(-(prompt + 2) // 64) * 64
-    rebuilt(own_nano, capacity=capacity)
-    gar = Gar.load(own_nano, backend="tensorrt")
+    build(bare_nano, rebuild=True, capacity=capacity)
+    gar = Gar.load(bare_nano, backend="tensorrt")
     assert gar.decoder.longest == capacity
     question = "<Prompt0>" + "x" * 30
     answer = gar.open(image, 1).ask(question, {0: whole}, Options(max_new_tokens=1000))
@@ -261,9 +244,9 @@ def test_room_ends_where_the_engines_cache_does(own_nano: Path, fake_gpu: FakeGp
         gar.decoder.start(5000)
 
 
-def test_more_tiles_than_the_engines_were_built_for(own_nano: Path, fake_gpu: FakeGpu, image: np.ndarray) -> None:
-    rebuilt(own_nano, tiles=2)
-    gar = Gar.load(own_nano, backend="tensorrt")
+def test_more_tiles_than_the_engines_were_built_for(bare_nano: Path, fake_gpu: FakeGpu, image: np.ndarray) -> None:
+    build(bare_nano, rebuild=True, tiles=2)
+    gar = Gar.load(bare_nano, backend="tensorrt")
     assert len(gar.open(image).tiles.pixels) <= 3  # the bundle's own limit gives way
     with pytest.raises(GarPromptError, match=r"built for \(2\); gar-engine build --max-tiles 3"):
         gar.open(image, max_tiles=3)

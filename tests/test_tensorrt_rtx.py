@@ -26,6 +26,7 @@ from gar_edge.runtime.tensorrt.engines import GRAPHS, build_engines, elsewhere
 from gar_edge.runtime.tensorrt.library import RTX, Library, load_library
 from gar_edge.runtime.tensorrt.plan import Limits, Plan, Profile, plan_of
 from gar_edge.runtime.tensorrt.progress import BuildStep
+from gar_edge.runtime.tensorrt.replay import Replay
 
 pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
 
@@ -46,7 +47,7 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 def build(bundle: Bundle, library: Library, watch: Callable[[BuildStep], None] = lambda _: None) -> list[Any]:
     machine, limits = elsewhere(library, CAPABILITY), Limits.of(bundle.manifest)
-    return build_engines(bundle, library, machine, limits, None, False, None, watch)
+    return build_engines(bundle, library, machine, limits, Replay(), False, None, watch)
 
 
 def gar_engine(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -142,7 +143,7 @@ def test_the_same_recipe_gives_the_same_file(half_nano: Path, rtx: Library, tmp_
     bundle = Bundle.open(shutil.copytree(half_nano, tmp_path / "bundle"))
     machine, limits = elsewhere(rtx, CAPABILITY), Limits.of(bundle.manifest)
     for _ in range(2):
-        engines = build_engines(bundle, rtx, machine, limits, None, True, None, lambda _: None)
+        engines = build_engines(bundle, rtx, machine, limits, Replay(), True, None, lambda _: None)
         assert all(engine.built for engine in engines)
     assert len(list((bundle.folder / "engines").iterdir())) == 2 * len(GRAPHS)
 

@@ -6,6 +6,7 @@ Name, namespace, version and attributes are the ONNX node's, and those of the C+
 
 # No `from __future__ import annotations` here: tensorrt.plugin takes signatures apart and wants types, not their names.
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -47,7 +48,7 @@ def register_replay_plugin() -> None:
             f"TensorRT {trt.__version__} has no ahead-of-time Python plugins (10.9 and later have): load the C++ "
             "plugin of export/plugin, or build the node's own body"
         )
-    if hasattr(getattr(trtp.op, NAMESPACE, None), NAME):
+    if is_registered():
         return
     if trt.get_plugin_registry().get_creator(NAME, VERSION, NAMESPACE) is not None:
         raise GarBackendError(f"The C++ form of {PLUGIN} is loaded in this process already: use one form or the other")
@@ -55,6 +56,12 @@ def register_replay_plugin() -> None:
     trial = compiler.ptx(Variant(Element.FLOAT16, output_size=1, spatial_scale=1.0), current_architecture())
     unload_module(load_module(trial))
     _define(compiler)
+
+
+def is_registered() -> bool:
+    """Whether `register_replay_plugin` did its work in this process."""
+    registered = getattr(sys.modules.get("tensorrt.plugin"), "op", None)
+    return hasattr(getattr(registered, NAMESPACE, None), NAME)
 
 
 def _define(compiler: Compiler) -> None:

@@ -12,11 +12,11 @@ import numpy as np
 from gar_edge.runtime.backend import Session
 from gar_edge.runtime.errors import GarBackendError
 from gar_edge.runtime.manifest import Manifest
-from gar_edge.runtime.tensorrt.builder import register_plugin
 from gar_edge.runtime.tensorrt.cuda import Cuda
 from gar_edge.runtime.tensorrt.engines import Engine
 from gar_edge.runtime.tensorrt.library import Library
 from gar_edge.runtime.tensorrt.memory import DeviceBuffer, Stream
+from gar_edge.runtime.tensorrt.replay import load_plugin
 from gar_edge.runtime.tensorrt.session import TensorRtSession
 
 
@@ -35,7 +35,7 @@ class TensorRtBackend:
         engine = self._engines[graph]
         record = engine.record
         if record.plugin_file is not None:
-            register_plugin(self._library, Path(record.plugin_file))
+            load_plugin(self._library, Path(record.plugin_file))
         loaded = self._load(engine.file)
         return TensorRtSession(
             graph, self._library, loaded, self._manifest.graphs[graph], record.recipe.plan, self._stream

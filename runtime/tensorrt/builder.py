@@ -13,9 +13,6 @@ from gar_edge.runtime.tensorrt.onnx_file import fix_dimensions, strip_functions
 from gar_edge.runtime.tensorrt.plan import Plan, Profile
 from gar_edge.runtime.tensorrt.progress import BuildWatch, Watch, monitor
 
-# The replay plugin, as export/plugin registers it: name, version, namespace.
-PLUGIN = ("RoiReplay", "1", "gar")
-
 
 @dataclass(frozen=True)
 class Target:
@@ -36,7 +33,7 @@ def build_engine(
 ) -> Any:
     """Build one graph's engine; a buffer of bytes. `watch` hears of every step and may stop the build by raising.
 
-    plugin: the replay's plugin is registered and takes the place of the function's body.
+    plugin: a replay plugin is registered and takes the place of the function's body.
     `GarBackendError` carries TensorRT's own reason where it refuses.
     """
     trt = library.trt
@@ -60,20 +57,6 @@ def build_engine(
     if target.timing_cache is not None:
         _write_timings(config, target.timing_cache)
     return engine
-
-
-def register_plugin(library: Library, path: Path) -> None:
-    """Load the replay plugin's library into TensorRT, once; `GarBackendError` where that cannot be."""
-    if library.is_rtx:
-        raise GarBackendError("TensorRT-RTX takes no plugins; the portable replay is built without --plugin")
-    registry = library.trt.get_plugin_registry()
-    if registry.get_creator(*PLUGIN) is not None:
-        return
-    if not path.is_file():
-        raise GarBackendError(f"{path}: no such plugin library; export/plugin/README.md says how to compile it")
-    registry.load_library(str(path))
-    if registry.get_creator(*PLUGIN) is None:
-        raise GarBackendError(f"{path}: not a replay plugin for {library.title} ({library.reason()})")
 
 
 def _model(file: Path, plan: Plan, plugin: bool) -> bytes:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gar_edge.runtime.choices import ReplayForm
 from gar_edge.runtime.errors import GarBackendError
 from gar_edge.runtime.tensorrt.library import RTX, TENSORRT, Library, load_library
 from gar_edge.runtime.terminal import run_app
@@ -55,11 +56,17 @@ def build_command(
         int | None,
         typer.Option(min=1, help="Most tiles beside the thumbnail. Default: the bundle's.", show_default=False),
     ] = None,
-    plugin: Annotated[
-        Path | None,
+    replay: Annotated[
+        ReplayForm | None,
         typer.Option(
-            metavar="LIB", help="The replay plugin, libgar_roi_replay.so (tensorrt only).", show_default=False
+            help="portable: the graph's own operators. plugin: the C++ plugin. aot: the plugin compiled into the "
+            "engine (TensorRT 10.9 and later). Default: plugin where its library is named, else portable.",
+            show_default=False,
         ),
+    ] = None,
+    plugin_library: Annotated[
+        Path | None,
+        typer.Option(metavar="LIB", help="The C++ plugin, libgar_roi_replay.so (tensorrt only).", show_default=False),
     ] = None,
     compute_capability: Annotated[
         str | None,
@@ -74,19 +81,22 @@ def build_command(
 
     `gar-engine build gar-1b-int8`
 
-    `gar-engine build gar-1b-fp16 --max-tiles 8 --capacity 4096`
+    `gar-engine build gar-1b-fp16 --max-tiles 8 --capacity 4096 --replay aot`
     """
     if backend not in (None, TENSORRT, RTX):
         raise typer.BadParameter(f"{backend!r} is not {TENSORRT} or {RTX}", param_hint="--backend")
     library = load_library(backend) if backend is not None else _installed()
-    if library.is_rtx and plugin is not None:
-        raise typer.BadParameter("TensorRT-RTX takes no plugins", param_hint="--plugin")
     from gar_edge.runtime.bundle import Bundle
     from gar_edge.runtime.tensorrt import engines
     from gar_edge.runtime.tensorrt.cuda import Cuda
     from gar_edge.runtime.tensorrt.plan import Limits
+    from gar_edge.runtime.tensorrt.replay import Replay
     from gar_edge.runtime.tensorrt.terminal import TerminalWatch
 
+    try:
+        form = Replay.of(replay, plugin_library)
+    except GarBackendError as error:
+        raise typer.BadParameter(str(error), param_hint="--replay") from None
     cuda = None
     if compute_capability is not None:
         try:
@@ -103,7 +113,7 @@ def build_command(
     except GarBackendError as error:
         raise typer.BadParameter(str(error)) from None
     with TerminalWatch(sys.stderr) as watch:
-        made = engines.build_engines(opened, library, machine, limits, plugin, rebuild, cuda, watch)
+        made = engines.build_engines(opened, library, machine, limits, form, rebuild, cuda, watch)
     if as_json:
         print(json.dumps({"bundle": str(bundle), "engines": [_shown(engine) for engine in made]}))
         return

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from gar_edge.runtime.bundle import Bundle, sha256
+from gar_edge.runtime.bundle import Bundle
 from gar_edge.runtime.errors import GarBackendError
 from gar_edge.runtime.manifest import Manifest
-from gar_edge.runtime.tensorrt.builder import Target, build_engine, compute_capability, register_plugin
+from gar_edge.runtime.tensorrt.builder import Target, build_engine, compute_capability
 from gar_edge.runtime.tensorrt.cuda import Cuda, Device
 from gar_edge.runtime.tensorrt.library import Library
 from gar_edge.runtime.tensorrt.plan import Limits, plan_of
 from gar_edge.runtime.tensorrt.progress import Watch
+from gar_edge.runtime.tensorrt.replay import Replay
 from gar_edge.runtime.tensorrt.store import Machine, Recipe, Record, Store, misfit, writable
 
 REPLAY = "roi_replay"
@@ -68,18 +70,18 @@ def build_engines(
     library: Library,
     machine: Machine,
     limits: Limits,
-    plugin: Path | None,
+    replay: Replay,
     rebuild: bool,
     cuda: Cuda | None,
     watch: Watch,
 ) -> list[Engine]:
     """The engines of a bundle for a machine, in the order of `GRAPHS`; those already there are kept unless `rebuild`.
 
-    plugin: library of the replay plugin. cuda: None where the machine is another one.
+    cuda: None where the machine is another one. `GarBackendError` where TensorRT refuses a graph, or has no such
+    form of the replay.
     """
     manifest, store = suited(bundle, library), Store(bundle.folder)
-    if plugin is not None:
-        register_plugin(library, plugin)
+    replay.prepare(library)
     target = Target(
         compute_capability=machine.device.compute_capability if cuda is None else None,
         workspace=None if cuda is None else int(cuda.free_memory() * _WORKSPACE_SHARE),
@@ -87,13 +89,12 @@ def build_engines(
     )
     engines = []
     for name in GRAPHS:
-        own_plugin = plugin if name == REPLAY else None
-        recipe = _recipe(name, manifest, machine, limits, own_plugin)
+        recipe = _recipe(name, manifest, machine, limits, replay)
         record = None if rebuild else store.get(recipe)
         built = record is None
         if record is None:
             with writable(store.folder):  # before the long work
-                record = _build(bundle, library, manifest, recipe, own_plugin, target, store, watch)
+                record = _build(bundle, library, manifest, recipe, replay, target, store, watch)
         engines.append(Engine(record, store.engine_file(recipe), built))
     return engines
 
@@ -121,11 +122,13 @@ def find_engines(bundle: Bundle, library: Library, machine: Machine) -> dict[str
     return found
 
 
-def _recipe(name: str, manifest: Manifest, machine: Machine, limits: Limits, plugin: Path | None) -> Recipe:
+def _recipe(name: str, manifest: Manifest, machine: Machine, limits: Limits, replay: Replay) -> Recipe:
     files = {file: manifest.files[file].sha256 for file in manifest.graphs[name].files}
-    plan = plan_of(name, manifest, limits, plugin is not None)
-    digest = sha256(plugin) if plugin is not None else None
-    return Recipe(name, files, machine.engine, machine.version, machine.device, plan, digest)
+    plan = plan_of(name, manifest, limits, replay.is_plugin)
+    recipe = Recipe(name, files, machine.engine, machine.version, machine.device, plan)
+    if name != REPLAY:
+        return recipe
+    return dataclasses.replace(recipe, replay=replay.form.value, plugin=replay.digest())
 
 
 def _build(
@@ -133,20 +136,21 @@ def _build(
     library: Library,
     manifest: Manifest,
     recipe: Recipe,
-    plugin: Path | None,
+    replay: Replay,
     target: Target,
     store: Store,
     watch: Watch,
 ) -> Record:
     graph, begin = manifest.graphs[recipe.graph], time.perf_counter()
     file = bundle.folder / graph.files[0]
-    engine = build_engine(library, recipe.graph, file, graph, recipe.plan, plugin is not None, target, watch)
+    plugin = recipe.plugin is not None
+    engine = build_engine(library, recipe.graph, file, graph, recipe.plan, plugin, target, watch)
     record = Record(
         recipe,
         bytes=memoryview(engine).nbytes,
         build_seconds=round(time.perf_counter() - begin, 1),
         created_by=f"gar-edge {version('gar-edge')}",
-        plugin_file=str(plugin.resolve()) if plugin is not None else None,
+        plugin_file=str(replay.library.resolve()) if plugin and replay.library is not None else None,
     )
     store.put(record, engine)
     return record

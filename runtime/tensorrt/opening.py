@@ -10,6 +10,7 @@ from gar_edge.runtime.tensorrt.engines import GRAPHS, build_engines, find_engine
 from gar_edge.runtime.tensorrt.library import load_library
 from gar_edge.runtime.tensorrt.plan import Limits
 from gar_edge.runtime.tensorrt.progress import Watch
+from gar_edge.runtime.tensorrt.replay import Replay
 
 
 def open_tensorrt(bundle: Bundle, name: str, build_anew: bool, watch: Watch) -> tuple[Bundle, TensorRtBackend]:
@@ -30,6 +31,6 @@ def open_tensorrt(bundle: Bundle, name: str, build_anew: bool, watch: Watch) -> 
             raise
         engines = {}
     if engines.keys() != set(GRAPHS):
-        made = build_engines(bundle, library, machine, Limits.of(manifest), None, False, cuda, watch)
+        made = build_engines(bundle, library, machine, Limits.of(manifest), Replay(), False, cuda, watch)
         engines = {engine.record.recipe.graph: engine for engine in made}
     return Bundle(bundle.folder, manifest), TensorRtBackend(library, cuda, manifest, engines)

@@ -32,8 +32,9 @@ FOLDER = "engines"
 class Recipe:
     """What an engine follows from: two of equal recipe are the same.
 
-    files: SHA-256 of the graph and its weights, by name. engine, version: which TensorRT. plugin: SHA-256 of the
-    replay plugin's library, or None for the portable body.
+    files: SHA-256 of the graph and its weights, by name. engine, version: which TensorRT. replay: the form of the
+    replay, by `ReplayForm`'s value; None for other graphs. plugin: SHA-256 of the plugin's library or sources, or None
+    for the portable body.
     """
 
     graph: str
@@ -42,6 +43,7 @@ class Recipe:
     version: str
     device: Device
     plan: Plan
+    replay: str | None = None
     plugin: str | None = None
 
     def key(self) -> str:
@@ -51,7 +53,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Record:
-    """An engine that was built. plugin_file: the library that it must be loaded with."""
+    """An engine that was built. plugin_file: the C++ plugin's library, which it must be loaded with."""
 
     recipe: Recipe
     bytes: int

@@ -63,10 +63,16 @@ def print_records(records: Sequence[Record], misfits: Mapping[str, str | None]) 
     for record in records:
         recipe, reason = record.recipe, misfits[record.recipe.key()]
         console.print(
-            f"{recipe.graph}: {record.bytes / 1e6:.1f} MB, {recipe.engine} {recipe.version}, {recipe.device}; "
+            f"{_what(record)}: {record.bytes / 1e6:.1f} MB, {recipe.engine} {recipe.version}, {recipe.device}; "
             f"{_sizes(record)}; {'fits this machine' if reason is None else f'cannot run here: {reason}'}",
             soft_wrap=True,
         )
+
+
+def _what(record: Record) -> str:
+    """The graph and, where there are several, its form."""
+    form = record.recipe.replay
+    return record.recipe.graph if form is None else f"{record.recipe.graph} ({form})"
 
 
 def _sizes(record: Record) -> str:

@@ -1,0 +1,39 @@
+"""Building engines on the fakes, from Python and by the command."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from gar_edge.runtime.bundle import Bundle
+from gar_edge.runtime.tensorrt import cli
+from gar_edge.runtime.tensorrt.cuda import Cuda
+from gar_edge.runtime.tensorrt.engines import Engine, build_engines, here
+from gar_edge.runtime.tensorrt.library import load_library
+from gar_edge.runtime.tensorrt.plan import Limits
+from gar_edge.runtime.tensorrt.replay import Replay
+
+PORTABLE = Replay()
+
+
+def build(folder: Path, replay: Replay = PORTABLE, rebuild: bool = False, **limits: int) -> list[Engine]:
+    """A bundle's engines by TensorRT, for this machine."""
+    bundle, library, cuda = Bundle.open(folder), load_library("tensorrt"), Cuda.load()
+    sizes = Limits.of(bundle.manifest, **limits)
+    return build_engines(bundle, library, here(library, cuda), sizes, replay, rebuild, cuda, lambda _: None)
+
+
+def keys(engines: list[Engine]) -> dict[str, str]:
+    return {engine.record.recipe.graph: engine.record.recipe.key() for engine in engines}
+
+
+def gar_engine(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of the command in this process, where the fakes are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["gar-engine", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+    out, err = capsys.readouterr()
+    return int(left.value.code or 0), out, err
