@@ -4,10 +4,14 @@ from enum import Enum
 
 
 class BackendName(str, Enum):
-    """Back ends. AUTO: TensorRT where a GPU, the library and the bundle allow it, else ONNX Runtime."""
+    """Back ends. AUTO: on a GPU TensorRT, TensorRT-RTX or CUDA, the first that can be had; else ONNXRUNTIME.
+
+    CUDA is ONNX Runtime on the GPU, ONNXRUNTIME on the processor.
+    """
 
     AUTO = "auto"
     ONNXRUNTIME = "onnxruntime"
+    CUDA = "cuda"
     TENSORRT = "tensorrt"
     TENSORRT_RTX = "tensorrt_rtx"
 

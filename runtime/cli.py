@@ -62,7 +62,11 @@ def run(
         list[str] | None, typer.Option(help="A text that ends the answer; may be repeated.", show_default=False)
     ] = None,
     backend: Annotated[
-        BackendName, typer.Option(help="The engine. auto: TensorRT if it can be had, else ONNX Runtime.")
+        BackendName,
+        typer.Option(
+            help="The engine. auto: on a GPU TensorRT or else cuda (ONNX Runtime there), if they can be had; else "
+            "onnxruntime on the processor."
+        ),
     ] = BackendName.AUTO,
     compat: Annotated[
         bool, typer.Option("--compat", help="Answer with the decoder that gar-export --compat wrote.")

@@ -60,8 +60,9 @@ class Gar:
     ) -> Gar:
         """Load a bundle folder made by gar-export; None takes the one exported last.
 
-        backend: "auto", "onnxruntime", "tensorrt" or "tensorrt_rtx"; "auto" takes TensorRT where a GPU, the library
-        and the bundle allow it. threads: processor threads per graph, 0 for all cores (ONNX Runtime only).
+        backend: "auto", "onnxruntime", "cuda" (ONNX Runtime on a GPU), "tensorrt" or "tensorrt_rtx"; "auto" takes
+        TensorRT, else "cuda", where a GPU, the library and the bundle allow it, else "onnxruntime".
+        threads: processor threads per graph, 0 for all cores ("onnxruntime" only).
         cache_bytes: memory for features of open scenes' tiles, over all scenes.
         decoder: "standard", or "compat" for the graph that engines of opset 20 take (`gar-export --compat`).
         watch: called with each step where engines must be built first, which can take minutes; it stops the build by

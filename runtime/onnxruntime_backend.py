@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 
-from gar_edge.runtime.backend import Array, Buffer, Run, Session
+from gar_edge.runtime.backend import Array, Buffer, Session
 from gar_edge.runtime.errors import GarBackendError
 from gar_edge.runtime.manifest import Manifest
-
-if TYPE_CHECKING:
-    import onnxruntime
+from gar_edge.runtime.onnxruntime_session import OnnxRuntimeSession, Placed, import_onnxruntime, load_graph
 
 CPU = "CPUExecutionProvider"
-ERRORS_ONLY = 3  # onnxruntime's log level
 
 
 class HostBuffer:
@@ -33,6 +29,10 @@ class HostBuffer:
     @property
     def dtype(self) -> np.dtype[Any]:
         return self.array.dtype
+
+    @property
+    def address(self) -> int:
+        return int(self.array.ctypes.data)
 
     def rows(self, begin: int, end: int) -> HostBuffer:
         return HostBuffer(self.array[begin:end])
@@ -53,34 +53,16 @@ class HostBuffer:
         return self.array
 
 
-class OnnxRuntimeSession:
-    """One graph in ONNX Runtime."""
+class HostSession(OnnxRuntimeSession):
+    """One graph on the processor. A run is over when it returns."""
 
-    def __init__(self, session: onnxruntime.InferenceSession) -> None:
-        self._session = session
+    device = "cpu"
 
-    def bind(self, inputs: Mapping[str, Buffer | Array], outputs: Mapping[str, Buffer]) -> Run:
-        binding = self._session.io_binding()
-        alive = []  # the binding knows only addresses: the closure keeps the memory behind them
-        for name, value in inputs.items():
-            array = np.ascontiguousarray(value) if isinstance(value, np.ndarray) else _host(value).array
-            binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
-            alive.append(array)
-        for name, buffer in outputs.items():
-            array = _host(buffer).array
-            binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
-            alive.append(array)
+    def _place(self, value: Buffer | Array) -> Placed:
+        return HostBuffer(np.ascontiguousarray(value)) if isinstance(value, np.ndarray) else _host(value)
 
-        def run(alive: object = alive) -> None:
-            try:
-                self._session.run_with_iobinding(binding)
-            except Exception as error:  # onnxruntime again
-                raise GarBackendError(f"ONNX Runtime failed: {_first_line(error)}") from None
-
-        return run
-
-    def limit(self, name: str, axis: int) -> int | None:
-        return None
+    def _run(self, binding: Any) -> None:
+        self._session.run_with_iobinding(binding)
 
 
 class OnnxRuntimeBackend:
@@ -89,13 +71,7 @@ class OnnxRuntimeBackend:
     name = "onnxruntime"
 
     def __init__(self, folder: Path, manifest: Manifest, threads: int = 0) -> None:
-        try:
-            import onnxruntime
-        except ImportError:
-            raise GarBackendError(
-                "ONNX Runtime is not installed; pip install 'gar-edge[cpu]' (or 'gar-edge[gpu]')"
-            ) from None
-        self._ort = onnxruntime
+        self._ort = import_onnxruntime()
         self._folder = folder
         self._manifest = manifest
         self._threads = threads
@@ -104,25 +80,13 @@ class OnnxRuntimeBackend:
         path = self._folder / self._manifest.graphs[graph].files[0]
         options = self._ort.SessionOptions()
         options.intra_op_num_threads = self._threads
-        options.log_severity_level = ERRORS_ONLY
-        try:
-            return OnnxRuntimeSession(self._ort.InferenceSession(path, options, providers=[CPU]))
-        except Exception as error:  # onnxruntime's exceptions share no base class below Exception
-            reason = _first_line(error)
-            raise GarBackendError(
-                f"{path}: ONNX Runtime {self._ort.__version__} refuses the graph ({reason}); "
-                "opset 24 needs 1.24 or newer"
-            ) from None
+        return HostSession(graph, load_graph(self._ort, path, options, [CPU]))
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> HostBuffer:
         return HostBuffer(_allocate(shape, dtype, np.empty))
 
     def zeros(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> HostBuffer:
         return HostBuffer(_allocate(shape, dtype, np.zeros))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _allocate(shape: tuple[int, ...], dtype: np.dtype[Any], make: Any) -> Array:

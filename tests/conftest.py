@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_cuda import FakeCuda
+from fake_onnxruntime import FakeOnnxRuntime
 from fake_tensorrt import FakeTensorRt
 
 from gar_edge.export import forms
@@ -125,6 +126,15 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", cuda)
     monkeypatch.setattr("gar_edge.runtime.backends.nvidia_gpu_is_visible", lambda: cuda.present)
     return gpu
+
+
+@pytest.fixture
+def fake_provider(fake_gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch) -> FakeOnnxRuntime:
+    """Puts an ONNX Runtime with a CUDA provider, on the faked GPU, in the place of `onnxruntime`."""
+    fake = FakeOnnxRuntime(fake_gpu.cuda)
+    monkeypatch.setitem(sys.modules, "onnxruntime", fake)
+    monkeypatch.setattr("gar_edge.runtime.cuda_provider._cudnn_can_be_loaded", lambda: fake.cudnn)
+    return fake
 
 
 @pytest.fixture(scope="session")

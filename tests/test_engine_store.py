@@ -314,8 +314,8 @@ def test_no_gpu_behind_the_library(folder: Path, fake_gpu: FakeGpu) -> None:
 
 
 def test_an_unknown_backend(folder: Path) -> None:
-    with pytest.raises(GarBackendError, match="'cuda' is unknown; choose from auto, onnxruntime, tensorrt"):
-        Gar.load(folder, backend="cuda")
+    with pytest.raises(GarBackendError, match="'vulkan' is unknown; choose from auto, onnxruntime, cuda, tensorrt"):
+        Gar.load(folder, backend="vulkan")
 
 
 # gar-engine

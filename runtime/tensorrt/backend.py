@@ -28,7 +28,9 @@ class TensorRtBackend:
         self._library = library
         self._manifest = manifest
         self._engines = engines
-        self._stream = Stream(cuda)
+        self._stream = Stream(
+            cuda, "ask with fewer tiles, or build smaller engines with gar-engine build --capacity or --max-tiles"
+        )
         self._runtime = library.trt.Runtime(library.logger)
 
     def session(self, graph: str) -> Session:
@@ -45,9 +47,7 @@ class TensorRtBackend:
         return DeviceBuffer.new(self._stream, shape, dtype)
 
     def zeros(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceBuffer:
-        buffer = self.empty(shape, dtype)
-        buffer.clear()
-        return buffer
+        return DeviceBuffer.zeros(self._stream, shape, dtype)
 
     def _load(self, file: Path) -> Any:
         # Mapped, not read: on a Jetson the file's pages and the GPU's copy share one memory.

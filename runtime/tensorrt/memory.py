@@ -39,9 +39,10 @@ class Pool:
     behind that, for there is one stream.
     """
 
-    def __init__(self, allocate: Callable[[int], int], free: Callable[[int], None]) -> None:
+    def __init__(self, allocate: Callable[[int], int], free: Callable[[int], None], remedy: str) -> None:
         self._allocate = allocate
         self._free = free
+        self._remedy = remedy
         self._spare: list[tuple[int, int]] = []  # size, address; sorted
         self._returned: deque[tuple[int, int]] = deque()  # by the garbage collector, at any moment and in any thread
         self._lock = threading.Lock()
@@ -72,10 +73,7 @@ class Pool:
         try:
             return self._allocate(size)
         except CudaError:
-            raise GarBackendError(
-                f"out of GPU memory for a buffer of {size / 2**20:.0f} MiB; ask with fewer tiles, or build smaller "
-                "engines with gar-engine build --capacity or --max-tiles"
-            ) from None
+            raise GarBackendError(f"out of GPU memory for a buffer of {size / 2**20:.0f} MiB; {self._remedy}") from None
 
 
 def _free_all(free: Callable[[int], None], spare: list[tuple[int, int]], returned: deque[tuple[int, int]]) -> None:
@@ -91,13 +89,16 @@ class Stream:
     `lock` belongs to whoever queues several things that must not be mixed with another thread's.
     """
 
-    def __init__(self, cuda: Cuda) -> None:
+    def __init__(self, cuda: Cuda, remedy: str) -> None:
+        """remedy: what a user can do where memory runs out."""
         self._cuda = cuda
         self.handle = cuda.call("cudaStreamCreateWithFlags", cuda.api.cudaStreamNonBlocking)
         self.lock = threading.RLock()
-        self.device = Pool(lambda size: int(cuda.call("cudaMalloc", size)), lambda at: cuda.call("cudaFree", at))
+        self.device = Pool(
+            lambda size: int(cuda.call("cudaMalloc", size)), lambda at: cuda.call("cudaFree", at), remedy
+        )
         self._pinned = Pool(
-            lambda size: int(cuda.call("cudaMallocHost", size)), lambda at: cuda.call("cudaFreeHost", at)
+            lambda size: int(cuda.call("cudaMallocHost", size)), lambda at: cuda.call("cudaFreeHost", at), remedy
         )
         self._in_flight: list[Block] = []  # pinned blocks that queued uploads read from
         weakref.finalize(self, cuda.call, "cudaStreamDestroy", self.handle).atexit = False
@@ -184,6 +185,12 @@ class DeviceBuffer:
         """Contents are undefined."""
         return cls(stream, stream.device.take(math.prod(shape) * dtype.itemsize), shape, dtype)
 
+    @classmethod
+    def zeros(cls, stream: Stream, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceBuffer:
+        buffer = cls.new(stream, shape, dtype)
+        buffer.clear()
+        return buffer
+
     @property
     def address(self) -> int:
         return self._block.address + self._offset
@@ -227,9 +234,9 @@ class DeviceBuffer:
 
 
 def device_buffer(buffer: Buffer) -> DeviceBuffer:
-    """A buffer of a TensorRT back end; TypeError for another's."""
+    """A buffer of a back end on the GPU; TypeError for another's."""
     if not isinstance(buffer, DeviceBuffer):
-        raise TypeError(f"{type(buffer).__name__} is not a buffer of a TensorRT back end")
+        raise TypeError(f"{type(buffer).__name__} is not a buffer on the GPU")
     return buffer
 
 
