@@ -7,6 +7,9 @@ Stands in for the module `tensorrt`, over a `FakeCuda`. A broken rule of TensorR
   the place of a body (from 10.7 on, from 10.15 on where the node names the plugin's namespace)
 - building: every input that varies has a range in every profile; shape inputs have values
 - a context's profile is chosen before shapes are set, and an input's shape lies inside it
+- a context works in device memory that it was given, aligned and of the engine's size at least, still there whenever a
+  kernel runs; nothing else may rely on what is in it
+- TensorRT-RTX compiles kernels at a context's first run, unless the runtime cache that it was made with has them
 - enqueueing: every tensor has an address of live device memory (or, for shape inputs, of host memory), aligned, large
   enough; a cache's output has its input's address; one stream, that is not the default one
 - write_index + length ≤ capacity, when the kernel runs
@@ -18,6 +21,7 @@ Stands in for the module `tensorrt`, over a `FakeCuda`. A broken rule of TensorR
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import pickle
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -66,6 +70,55 @@ class CudaGraphStrategy(IntEnum):
 
     DISABLED = 0
     WHOLE_GRAPH_CAPTURE = 1
+
+
+class ExecutionContextAllocationStrategy(IntEnum):
+    """Who allocates what a context works in."""
+
+    STATIC = 0
+    ON_PROFILE_CHANGE = 1
+    USER_MANAGED = 2
+
+
+class FakeRuntimeCache:
+    """TensorRT-RTX's compiled kernels: of which model and profile."""
+
+    def __init__(self, module: FakeTensorRt) -> None:
+        self._module = module
+        self.kernels: set[tuple[str, int]] = set()
+
+    def serialize(self) -> bytes:
+        return pickle.dumps((self._module.__version__, self._module.device, sorted(self.kernels)))
+
+    def deserialize(self, blob: bytes) -> bool:
+        try:
+            version, device, kernels = pickle.loads(blob)
+        except Exception:
+            return False
+        if (version, device) != (self._module.__version__, self._module.device):
+            return False
+        self.kernels |= set(kernels)
+        return True
+
+
+class FakeRuntimeConfig:
+    """How TensorRT-RTX makes a context; read when it does."""
+
+    def __init__(self, module: FakeTensorRt) -> None:
+        self._module = module
+        self.cuda_graph_strategy = CudaGraphStrategy.DISABLED
+        self.allocation = ExecutionContextAllocationStrategy.STATIC
+        self.cache: FakeRuntimeCache | None = None
+
+    def set_execution_context_allocation_strategy(self, strategy: ExecutionContextAllocationStrategy) -> None:
+        self.allocation = strategy
+
+    def create_runtime_cache(self) -> FakeRuntimeCache:
+        return FakeRuntimeCache(self._module)
+
+    def set_runtime_cache(self, cache: FakeRuntimeCache) -> bool:
+        self.cache = cache
+        return True
 
 
 @dataclass
@@ -286,22 +339,35 @@ class FakeEngine:
         host = name in shape_inputs(self.model, self.plan.plugin)
         return TensorLocation.HOST if host else TensorLocation.DEVICE
 
-    def create_runtime_config(self) -> SimpleNamespace:
+    @property
+    def device_memory_size_v2(self) -> int:
+        """Bytes that a context works in; here the more, the more nodes there are."""
+        return len(self.model.graph.node) * ALIGNMENT
+
+    def create_runtime_config(self) -> FakeRuntimeConfig:
         if not self.module.is_rtx:
             raise Violation("only TensorRT-RTX has runtime configurations here")
-        return SimpleNamespace(cuda_graph_strategy=CudaGraphStrategy.DISABLED)
+        return FakeRuntimeConfig(self.module)
 
-    def create_execution_context(self, runtime_config: SimpleNamespace | None = None) -> FakeContext:
-        strategy = CudaGraphStrategy.DISABLED if runtime_config is None else runtime_config.cuda_graph_strategy
-        self.contexts.append(FakeContext(self, strategy))
+    def create_execution_context(self, how: ExecutionContextAllocationStrategy | FakeRuntimeConfig) -> FakeContext:
+        config = how if isinstance(how, FakeRuntimeConfig) else FakeRuntimeConfig(self.module)
+        if config is not how:
+            config.allocation = how
+        if config.allocation is not ExecutionContextAllocationStrategy.USER_MANAGED:
+            raise Violation("the context allocates memory of its own")
+        self.contexts.append(FakeContext(self, config))
         return self.contexts[-1]
 
 
 class FakeContext:
-    def __init__(self, engine: FakeEngine, strategy: CudaGraphStrategy) -> None:
+    def __init__(self, engine: FakeEngine, config: FakeRuntimeConfig) -> None:
         self.engine = engine
-        self.strategy = strategy
+        self.strategy = config.cuda_graph_strategy
+        self.cache = config.cache
+        self.compiled = False
+        self.scratch: tuple[int, int] | None = None  # address, size
         self.profile: FakeProfile | None = None
+        self.profile_index = -1
         self.shapes: dict[str, Shape] = {}
         self.addresses: dict[str, int] = {}
         self.stream: int | None = None
@@ -310,9 +376,15 @@ class FakeContext:
     def set_optimization_profile_async(self, index: int, stream: int) -> bool:
         self.engine.module.cuda.stream(stream)
         self.stream = stream
-        self.profile = self.engine.plan.profiles[index]
+        self.profile, self.profile_index = self.engine.plan.profiles[index], index
         self.shapes, self.settled = {}, False
         return True
+
+    def set_device_memory(self, memory: int, size: int) -> None:
+        if memory % ALIGNMENT or size < self.engine.device_memory_size_v2:
+            raise Violation(f"{size} bytes at {memory} for a context of {self.engine.device_memory_size_v2}")
+        self.engine.module.cuda.memory.check(memory, size, Kind.DEVICE, "scratch memory")
+        self.scratch, self.settled = (memory, size), False
 
     def set_input_shape(self, name: str, shape: Shape) -> bool:
         if name not in self.engine.inputs:
@@ -340,6 +412,8 @@ class FakeContext:
         queue = cuda.stream(stream)
         if self.profile is None:
             raise Violation("enqueued without a profile")
+        if self.scratch is None:
+            raise Violation("enqueued without memory to work in")
         if self.stream != stream:
             raise Violation("enqueued on another stream than the one that the profile was chosen on")
         if queue.recording is not None and self.engine.module.is_rtx:
@@ -356,11 +430,21 @@ class FakeContext:
         for output, source in self.engine.aliases.items():
             if self.addresses[output] != self.addresses[source]:
                 raise Violation(f"{output} does not share the address of {source}")
-        addresses = dict(self.addresses)
-        queue.put(lambda: self._compute(shapes, addresses, host))
+        addresses, scratch = dict(self.addresses), self.scratch
+        self._compile()
+        queue.put(lambda: self._compute(shapes, addresses, host, scratch))
         self.settled = True
         cuda.calls["enqueue"] += 1
         return True
+
+    def _compile(self) -> None:
+        """As TensorRT-RTX does at the first run."""
+        key = (hashlib.sha256(self.engine.plan.model).hexdigest(), self.profile_index)
+        if self.engine.module.is_rtx and not self.compiled and (self.cache is None or key not in self.cache.kernels):
+            self.engine.module.compiled += 1
+            if self.cache is not None:
+                self.cache.kernels.add(key)
+        self.compiled = True
 
     def _resolve(self) -> dict[str, Shape]:
         """Every tensor's shape."""
@@ -399,8 +483,16 @@ class FakeContext:
             raise Violation(f"{name}: {values.tolist()} is outside the profile")
         return values
 
-    def _compute(self, shapes: dict[str, Shape], addresses: dict[str, int], host: dict[str, np.ndarray]) -> None:
+    def _compute(
+        self,
+        shapes: dict[str, Shape],
+        addresses: dict[str, int],
+        host: dict[str, np.ndarray],
+        scratch: tuple[int, int],
+    ) -> None:
         memory, arrays = self.engine.module.cuda.memory, dict(host)
+        memory.check(*scratch, Kind.DEVICE, "scratch memory, when the kernel runs")
+        ctypes.memset(scratch[0], 0xA5, scratch[1])
         for name, shape in shapes.items():
             if name not in host:
                 size = int(np.prod(shape)) * self._dtype(name).itemsize
@@ -465,12 +557,14 @@ class FakePlugins(ModuleType):
 
 
 class FakeTensorRt(ModuleType):
-    """The module. `build_error` makes every build fail; `configs` and `engines` are what was made, in order.
+    """The module. `build_error` makes every build fail; `configs` and `engines` are what was made, in order; `compiled`
+    counts kernels that TensorRT-RTX compiled while running.
 
     Under the name `tensorrt_rtx` it is that: with a runtime configuration, without plugins and timing caches.
     """
 
     CudaGraphStrategy = CudaGraphStrategy
+    ExecutionContextAllocationStrategy = ExecutionContextAllocationStrategy
     ILogger = ILogger
     IProgressMonitor = IProgressMonitor
     TensorLocation = TensorLocation
@@ -487,6 +581,7 @@ class FakeTensorRt(ModuleType):
         self.build_error: str | None = None
         self.configs: list[FakeConfig] = []
         self.engines: list[FakeEngine] = []
+        self.compiled = 0
 
     @property
     def device(self) -> tuple[str, tuple[int, int]]:

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_cuda import FakeCuda, FakeStream, Violation
-from fake_tensorrt import FakeContext, FakeProfile, FakeTensorRt, ILogger, Plan
+from fake_cuda import FakeCuda, FakeStream, Kind, Violation
+from fake_tensorrt import FakeContext, FakeProfile, FakeRuntimeCache, FakeTensorRt, ILogger, Plan
 
 from gar_edge.runtime.tensorrt.onnx_file import fix_dimensions, strip_functions
 
@@ -89,7 +89,9 @@ def decoder(half_nano: Path, cuda: FakeCuda, trt: FakeTensorRt, stream: FakeStre
         addresses[name] = cuda.cudaMalloc(int(np.prod(shape)) * 8)[1]
         ctypes.memset(addresses[name], 0, int(np.prod(shape)) * 8)
     addresses |= {output: addresses[source] for output, source in engine.aliases.items()}
-    return Decoder(cuda, stream, engine.create_execution_context(), shapes, addresses)
+    context = engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+    context.set_device_memory(cuda.cudaMalloc(engine.device_memory_size_v2)[1], engine.device_memory_size_v2)
+    return Decoder(cuda, stream, context, shapes, addresses)
 
 
 def test_a_decoder_by_the_rules_runs(decoder: Decoder) -> None:
@@ -197,7 +199,34 @@ def capture_without_warming_up(decoder: Decoder) -> None:
     decoder.enqueue()
 
 
+def nothing_to_work_in(decoder: Decoder) -> None:
+    engine = decoder.context.engine
+    decoder.context = engine.create_execution_context(engine.module.ExecutionContextAllocationStrategy.USER_MANAGED)
+    decoder.run()
+
+
+def too_little_to_work_in(decoder: Decoder) -> None:
+    decoder.context.set_device_memory(decoder.cuda.cudaMalloc(256)[1], 256)
+
+
+def freed_while_working_in_it(decoder: Decoder) -> None:
+    decoder.prepare()
+    decoder.enqueue()
+    assert decoder.context.scratch is not None
+    decoder.cuda.memory.free(decoder.context.scratch[0], Kind.DEVICE)  # without waiting, as nobody can
+    decoder.cuda.cudaStreamSynchronize(decoder.stream)
+
+
+def memory_of_its_own(decoder: Decoder) -> None:
+    engine = decoder.context.engine
+    engine.create_execution_context(engine.module.ExecutionContextAllocationStrategy.STATIC)
+
+
 BROKEN: dict[Callable[[Decoder], None], str] = {
+    nothing_to_work_in: "without memory to work in",
+    too_little_to_work_in: "256 bytes at",
+    freed_while_working_in_it: "scratch memory, when the kernel runs: the memory is freed",
+    memory_of_its_own: "allocates memory of its own",
     forget_address: "the address of logits is not set",
     forget_shape: "the shape of inputs_embeds is not set",
     forget_profile: "without a profile",
@@ -389,7 +418,8 @@ def replay_context(trt: FakeTensorRt, half_nano: Path, stream: FakeStream) -> Fa
         pickle.dumps(Plan(file.read_bytes(), str(file), [profile], trt.__version__, trt.device, False))
     )
     assert engine is not None
-    context = engine.create_execution_context()
+    context = engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+    context.set_device_memory(trt.cuda.cudaMalloc(engine.device_memory_size_v2)[1], engine.device_memory_size_v2)
     context.set_optimization_profile_async(0, stream.handle)
     context.set_input_shape("features", (5, 16, HIDDEN))
     context.set_input_shape("boxes", (1, 4))
@@ -463,3 +493,18 @@ def test_the_kernels_write_the_cache_where_write_index_says(decoder: Decoder) ->
     written = np.frombuffer(memory, np.float16).reshape(HEADS, CAPACITY, WIDTH)
     touched = np.flatnonzero(np.abs(written.astype(np.float32)).sum(axis=(0, 2)))
     assert touched.tolist() == [10, 11, 12, 13]
+
+
+def test_a_runtime_cache_is_of_one_version_and_device(cuda: FakeCuda) -> None:
+    rtx = FakeTensorRt(cuda, "tensorrt_rtx")
+    cache = FakeRuntimeCache(rtx)
+    cache.kernels.add(("model", 0))
+    content = cache.serialize()
+    again = FakeRuntimeCache(rtx)
+    assert again.deserialize(content)
+    assert again.kernels == cache.kernels
+    assert not again.deserialize(b"nothing of the kind")
+    cuda.device_name = "another"
+    other = FakeRuntimeCache(rtx)
+    assert not other.deserialize(content)
+    assert other.kernels == set()

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from conftest import FakeGpu
 from engines import build
+from fake_tensorrt import FakeRuntimeCache
 from PIL import Image
 
 from gar_edge.export.bundle_writer import ExportOptions, export_bundle
@@ -22,6 +23,7 @@ from gar_edge.models.checkpoint import open_checkpoint, shipped_checkpoint
 from gar_edge.models.sizes import Size
 from gar_edge.runtime import Answer, Gar, GarBackendError, GarPromptError, Options
 from gar_edge.runtime.tensorrt import memory
+from gar_edge.runtime.tensorrt.cuda import Cuda
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 OPTIONS = Options(max_new_tokens=12)
@@ -355,6 +357,99 @@ def test_rtx_answers_alike_and_captures_by_itself(
     assert {context.strategy.name for context in decoder.contexts} == {"DISABLED", "WHOLE_GRAPH_CAPTURE"}
 
 
+def test_all_contexts_work_in_one_block_that_the_largest_needs(
+    gar: Gar, fake_gpu: FakeGpu, image: np.ndarray, masks: dict[int, np.ndarray]
+) -> None:
+    answers(gar, image, masks)
+    engines = fake_gpu.tensorrt.engines
+    contexts = [context for engine in engines for context in engine.contexts]
+    assert len(contexts) > len(engines)
+    assert {context.scratch for context in contexts} == {contexts[0].scratch}
+    assert contexts[0].scratch is not None
+    assert contexts[0].scratch[1] == max(engine.device_memory_size_v2 for engine in engines)
+
+
+def test_a_block_to_work_in_outlives_a_larger_one(fake_gpu: FakeGpu) -> None:
+    """A captured graph goes on using the one that it was captured with."""
+    cuda = fake_gpu.cuda
+    scratch = memory.Scratch(memory.Stream(Cuda(cuda), "wait"))
+    scratch.reserve(1000)
+    first = scratch.take()
+    scratch.reserve(500)
+    assert scratch.take() is first
+    scratch.reserve(5000)
+    second = scratch.take()
+    assert (first.size, second.size) == (1024, 5120)
+    assert cuda.used == 1024 + 5120
+
+
+def kernel_file(bundle: Path) -> Path:
+    (file,) = (bundle / "engines").glob("kernels-*.cache")
+    return file
+
+
+def one_token(bundle: Path, image: np.ndarray) -> tuple[int, ...]:
+    gar = Gar.load(bundle, backend="tensorrt_rtx")
+    return gar.open(image).describe(np.ones(image.shape[:2], bool), options=Options(max_new_tokens=2)).tokens
+
+
+def test_rtx_compiles_once_and_not_in_each_process(bare_nano: Path, fake_gpu: FakeGpu, image: np.ndarray) -> None:
+    tokens, rtx = one_token(bare_nano, image), fake_gpu.rtx
+    assert rtx.compiled == 4  # encoder, replay, prefill, decode
+    assert "1.7.1.116-Orin-8.7" in kernel_file(bare_nano).name
+    assert one_token(bare_nano, image) == tokens
+    assert rtx.compiled == 4
+    assert not list((bare_nano / "engines").glob(".*"))
+
+
+@pytest.mark.parametrize("content", [b"cut off", b""])
+def test_a_damaged_runtime_cache_is_replaced(
+    bare_nano: Path, fake_gpu: FakeGpu, image: np.ndarray, content: bytes
+) -> None:
+    one_token(bare_nano, image)
+    whole = kernel_file(bare_nano).read_bytes()
+    kernel_file(bare_nano).write_bytes(content)
+    one_token(bare_nano, image)
+    assert fake_gpu.rtx.compiled == 8
+    assert kernel_file(bare_nano).read_bytes() == whole
+
+
+def test_kernels_are_kept_before_the_answer_is_there(bare_nano: Path, fake_gpu: FakeGpu, image: np.ndarray) -> None:
+    """Whoever is killed then does not compile again."""
+    gar = Gar.load(bare_nano, backend="tensorrt_rtx")
+    text = iter(gar.open(image).stream(None, {1: np.ones(image.shape[:2], bool)}, OPTIONS))
+    next(text)
+    kept = FakeRuntimeCache(fake_gpu.rtx)
+    assert kept.deserialize(kernel_file(bare_nano).read_bytes())
+    assert len(kept.kernels) == fake_gpu.rtx.compiled
+
+
+def test_kernels_that_come_later_are_kept_in_the_end(bare_nano: Path, fake_gpu: FakeGpu, image: np.ndarray) -> None:
+    """TensorRT-RTX specialises kernels in the background."""
+    gar = Gar.load(bare_nano, backend="tensorrt_rtx")
+    gar.open(image).describe(np.ones(image.shape[:2], bool), options=Options(max_new_tokens=2))
+    cache = fake_gpu.rtx.engines[-1].contexts[0].cache
+    assert cache is not None
+    cache.kernels.add(("specialised", 0))
+    del gar
+    gc.collect()
+    assert kernel_file(bare_nano).read_bytes() == cache.serialize()
+
+
+def test_a_runtime_cache_that_cannot_be_written_is_done_without(
+    bare_nano: Path, fake_gpu: FakeGpu, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build_rtx = Gar.load(bare_nano, backend="tensorrt_rtx")
+    del build_rtx
+
+    def refuse(file: Path, content: bytes) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    assert one_token(bare_nano, image)
+    assert not list((bare_nano / "engines").glob("kernels-*"))
+
+
 def test_auto_prefers_the_regular_one_and_takes_rtx_after_it(
     half_nano: Path, fake_gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -370,7 +465,8 @@ def test_the_real_libraries_have_what_the_fakes_have(fake_gpu: FakeGpu, monkeypa
     config, engine, context = rtx.IBuilderConfig, rtx.ICudaEngine, rtx.IExecutionContext
     used = {
         rtx: "Builder OnnxParser Runtime ILogger IProgressMonitor TensorLocation MemoryPoolType ComputeCapability "
-        "CudaGraphStrategy NetworkDefinitionCreationFlag get_plugin_registry __version__",
+        "CudaGraphStrategy ExecutionContextAllocationStrategy NetworkDefinitionCreationFlag get_plugin_registry "
+        "__version__",
         rtx.Builder: "create_network create_builder_config create_optimization_profile build_serialized_network",
         rtx.OnnxParser: "parse num_errors get_error",
         rtx.ParserError: "desc",
@@ -380,9 +476,12 @@ def test_the_real_libraries_have_what_the_fakes_have(fake_gpu: FakeGpu, monkeypa
         config: "add_optimization_profile set_memory_pool_limit progress_monitor create_timing_cache set_timing_cache "
         "get_timing_cache num_compute_capabilities set_compute_capability",
         rtx.Runtime: "deserialize_cuda_engine",
-        engine: "get_tensor_location create_execution_context create_runtime_config",
-        rtx.IRuntimeConfig: "cuda_graph_strategy",
-        context: "set_optimization_profile_async set_input_shape set_tensor_address execute_async_v3",
+        engine: "get_tensor_location create_execution_context create_runtime_config device_memory_size_v2",
+        rtx.IRuntimeConfig: "cuda_graph_strategy set_execution_context_allocation_strategy create_runtime_cache "
+        "set_runtime_cache",
+        rtx.IRuntimeCache: "serialize deserialize",
+        rtx.ExecutionContextAllocationStrategy: "USER_MANAGED",
+        context: "set_optimization_profile_async set_device_memory set_input_shape set_tensor_address execute_async_v3",
         rtx.IPluginRegistry: "get_creator load_library",
     }
     for owner, names in used.items():

@@ -7,5 +7,6 @@ library     the TensorRT that is installed: version, device, what it can do
 builder     graph and plan to engine
 store       engines on disk: keys, records, what fits this machine
 engines     the engines of a bundle, built where they are missing
+runtime_cache   kernels that TensorRT-RTX compiled while running, on disk
 cuda, memory, session, backend    running them
 """

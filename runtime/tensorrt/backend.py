@@ -15,15 +15,24 @@ from gar_edge.runtime.manifest import Manifest
 from gar_edge.runtime.tensorrt.cuda import Cuda
 from gar_edge.runtime.tensorrt.engines import Engine
 from gar_edge.runtime.tensorrt.library import Library
-from gar_edge.runtime.tensorrt.memory import DeviceBuffer, Stream
+from gar_edge.runtime.tensorrt.memory import DeviceBuffer, Scratch, Stream
 from gar_edge.runtime.tensorrt.replay import load_plugin
-from gar_edge.runtime.tensorrt.session import TensorRtSession
+from gar_edge.runtime.tensorrt.runtime_cache import RuntimeCache
+from gar_edge.runtime.tensorrt.session import Shared, TensorRtSession
 
 
 class TensorRtBackend:
     """A bundle's engines on the first visible GPU."""
 
-    def __init__(self, library: Library, cuda: Cuda, manifest: Manifest, engines: Mapping[str, Engine]) -> None:
+    def __init__(
+        self,
+        library: Library,
+        cuda: Cuda,
+        manifest: Manifest,
+        engines: Mapping[str, Engine],
+        kernels: RuntimeCache | None = None,
+    ) -> None:
+        """kernels: where TensorRT-RTX keeps what it compiles; the regular one has no such thing."""
         self.name = library.name
         self._library = library
         self._manifest = manifest
@@ -31,6 +40,7 @@ class TensorRtBackend:
         self._stream = Stream(
             cuda, "ask with fewer tiles, or build smaller engines with gar-engine build --capacity or --max-tiles"
         )
+        self._shared = Shared(self._stream, Scratch(self._stream), kernels)
         self._runtime = library.trt.Runtime(library.logger)
 
     def session(self, graph: str) -> Session:
@@ -40,7 +50,7 @@ class TensorRtBackend:
             load_plugin(self._library, Path(record.plugin_file))
         loaded = self._load(engine.file)
         return TensorRtSession(
-            graph, self._library, loaded, self._manifest.graphs[graph], record.recipe.plan, self._stream
+            graph, self._library, loaded, self._manifest.graphs[graph], record.recipe.plan, self._shared
         )
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceBuffer:

@@ -168,6 +168,28 @@ class Stream:
         self._cuda.call("cudaMemcpyAsync", address, source, size, getattr(kinds, kind), self.handle)
 
 
+class Scratch:
+    """Memory that engines work in, as large as the largest needs: on one stream they run one after another.
+
+    A block stays valid while somebody holds it, so a captured graph may go on using the one it was captured with.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._size = 0
+        self._block: Block | None = None
+
+    def reserve(self, size: int) -> None:
+        """There is an engine that needs so many bytes."""
+        self._size = max(self._size, size)
+
+    def take(self) -> Block:
+        """The block, made when first needed; `GarBackendError` where no memory is left."""
+        if self._block is None or self._block.size < self._size:
+            self._block = self._stream.device.take(self._size)
+        return self._block
+
+
 class DeviceBuffer:
     """A dense row-major tensor in a block of device memory."""
 

@@ -11,6 +11,8 @@ from gar_edge.runtime.tensorrt.library import load_library
 from gar_edge.runtime.tensorrt.plan import Limits
 from gar_edge.runtime.tensorrt.progress import Watch
 from gar_edge.runtime.tensorrt.replay import Replay
+from gar_edge.runtime.tensorrt.runtime_cache import RuntimeCache
+from gar_edge.runtime.tensorrt.store import Store
 
 
 def open_tensorrt(bundle: Bundle, name: str, build_anew: bool, watch: Watch) -> tuple[Bundle, TensorRtBackend]:
@@ -33,4 +35,7 @@ def open_tensorrt(bundle: Bundle, name: str, build_anew: bool, watch: Watch) -> 
     if engines.keys() != set(GRAPHS):
         made = build_engines(bundle, library, machine, Limits.of(manifest), Replay(), False, cuda, watch)
         engines = {engine.record.recipe.graph: engine for engine in made}
-    return Bundle(bundle.folder, manifest), TensorRtBackend(library, cuda, manifest, engines)
+    kernels = None
+    if library.is_rtx:
+        kernels = RuntimeCache(Store(bundle.folder).runtime_cache(library.version, cuda.device()))
+    return Bundle(bundle.folder, manifest), TensorRtBackend(library, cuda, manifest, engines, kernels)

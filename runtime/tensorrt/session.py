@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,20 +13,32 @@ from gar_edge.runtime.backend import Array, Buffer, Run
 from gar_edge.runtime.errors import GarBackendError
 from gar_edge.runtime.manifest import Graph, Port
 from gar_edge.runtime.tensorrt.library import Library
-from gar_edge.runtime.tensorrt.memory import ALIGNMENT, DeviceBuffer, Stream, device_buffer
+from gar_edge.runtime.tensorrt.memory import ALIGNMENT, DeviceBuffer, Scratch, Stream, device_buffer
 from gar_edge.runtime.tensorrt.plan import Plan, Profile
+from gar_edge.runtime.tensorrt.runtime_cache import RuntimeCache
 
 Value = DeviceBuffer | np.ndarray[Any, Any]  # arrays are on the host
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What the sessions of a back end have in common. kernels: TensorRT-RTX's only."""
+
+    stream: Stream
+    scratch: Scratch
+    kernels: RuntimeCache | None = None
 
 
 class TensorRtSession:
     """One engine with an execution context for each of its profiles, made when first needed."""
 
-    def __init__(self, name: str, library: Library, engine: Any, graph: Graph, plan: Plan, stream: Stream) -> None:
+    def __init__(self, name: str, library: Library, engine: Any, graph: Graph, plan: Plan, shared: Shared) -> None:
         self.name = name
         self.library = library
         self.engine = engine
-        self.stream = stream
+        self.shared = shared
+        self.stream = shared.stream
+        shared.scratch.reserve(int(engine.device_memory_size_v2))
         self._graph = graph
         self._plan = plan
         self._inputs = {port.name: port for port in graph.inputs}
@@ -127,18 +140,14 @@ class Context:
     """An execution context on one profile. bound: the run whose shapes and addresses it holds, while that lives."""
 
     def __init__(self, session: TensorRtSession, profile: int, one_shape: bool) -> None:
-        library, engine, stream = session.library, session.engine, session.stream
-        if library.is_rtx and one_shape:
-            # RTX swaps in kernels while it runs and knows when a graph may be captured: our own capture would keep
-            # the first, slower ones.
-            config = engine.create_runtime_config()
-            config.cuda_graph_strategy = library.trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-            self.handle = engine.create_execution_context(config)
-        else:
-            self.handle = engine.create_execution_context()
+        library, stream = session.library, session.stream
+        self.handle = _create_context(session, one_shape)
         if self.handle is None or not self.handle.set_optimization_profile_async(profile, int(stream.handle)):
             raise GarBackendError(f"{session.name}: {library.title} cannot prepare the engine ({library.reason()})")
+        self._scratch = session.shared.scratch.take()  # kept: the context knows only the address
+        self.handle.set_device_memory(self._scratch.address, self._scratch.size)
         self.capturable = one_shape and not library.is_rtx
+        self._kernels = session.shared.kernels
         self._bound: weakref.ref[TensorRtRun] | None = None
 
     @property
@@ -148,6 +157,29 @@ class Context:
     @bound.setter
     def bound(self, run: TensorRtRun | None) -> None:
         self._bound = weakref.ref(run) if run is not None else None
+
+    def keep_kernels(self) -> None:
+        """Write what the first run compiled; later calls do nothing."""
+        if self._kernels is not None:
+            self._kernels.save()
+            self._kernels = None
+
+
+def _create_context(session: TensorRtSession, one_shape: bool) -> Any:
+    """An execution context that works in memory of ours; None where TensorRT refuses."""
+    trt, engine, kernels = session.library.trt, session.engine, session.shared.kernels
+    ours = trt.ExecutionContextAllocationStrategy.USER_MANAGED
+    if not session.library.is_rtx:
+        return engine.create_execution_context(ours)
+    config = engine.create_runtime_config()
+    config.set_execution_context_allocation_strategy(ours)
+    if one_shape:
+        # RTX swaps in kernels while it runs and knows when a graph may be captured: our own capture would keep the
+        # first, slower ones.
+        config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+    if kernels is not None:
+        kernels.attach(config)
+    return engine.create_execution_context(config)
 
 
 class TensorRtRun:
@@ -177,6 +209,7 @@ class TensorRtRun:
             if self._context.bound is not self:
                 self._prepare()
             self._enqueue()
+            self._context.keep_kernels()
 
     def _prepare(self) -> None:
         context = self._context.handle

@@ -3,6 +3,7 @@
     GRAPH-ENGINE-KEY.engine       what TensorRT serialised
     GRAPH-ENGINE-KEY.json         its record: what it was built from, with what and for what
     timing-VERSION-DEVICE.cache   TensorRT's kernel timings; the next build of the same version and GPU reads them
+    kernels-VERSION-DEVICE.cache  TensorRT-RTX's compiled kernels; the next process with that version and GPU reads them
 
 KEY is a digest of the recipe, that is of everything the engine follows from. Files are written under a temporary name
 and renamed; an engine without a record does not exist.
@@ -97,8 +98,10 @@ class Store:
         return self.folder / f"{recipe.graph}-{recipe.engine}-{recipe.key()}.engine"
 
     def timing_cache(self, machine: Machine) -> Path:
-        name = f"{machine.version}-{machine.device.name}-{machine.device.compute_capability}"
-        return self.folder / f"timing-{''.join(c if c.isalnum() or c in '.-' else '_' for c in name)}.cache"
+        return self._cache("timing", machine.version, machine.device)
+
+    def runtime_cache(self, version: str, device: Device) -> Path:
+        return self._cache("kernels", version, device)
 
     def records(self) -> list[Record]:
         """All whole engines, the newest first."""
@@ -115,10 +118,14 @@ class Store:
         """Write an engine (a buffer of bytes) and its record; nothing is left behind where that fails."""
         path = self.engine_file(record.recipe)
         with writable(self.folder):
-            with _renamed(path) as scratch, scratch.open("wb") as file:
+            with renamed(path) as scratch, scratch.open("wb") as file:
                 file.write(engine)
-            with _renamed(path.with_suffix(".json")) as scratch:
+            with renamed(path.with_suffix(".json")) as scratch:
                 scratch.write_text(json.dumps(dataclasses.asdict(record), indent=1) + "\n", encoding="utf-8")
+
+    def _cache(self, what: str, version: str, device: Device) -> Path:
+        name = f"{version}-{device.name}-{device.compute_capability}"
+        return self.folder / f"{what}-{''.join(c if c.isalnum() or c in '.-' else '_' for c in name)}.cache"
 
     def _is_whole(self, record: Record) -> bool:
         path = self.engine_file(record.recipe)
@@ -146,7 +153,7 @@ def _read(file: Path) -> Record | None:
 
 
 @contextmanager
-def _renamed(path: Path) -> Iterator[Path]:
+def renamed(path: Path) -> Iterator[Path]:
     """A scratch file that takes its name when all went well."""
     scratch = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
