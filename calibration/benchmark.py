@@ -64,7 +64,7 @@ class Contestant:
         """Tokens a second behind the prefilled chunk."""
         steps = self.sequence.capacity - PREFILL_CHUNK
         self.sequence.rewind(PREFILL_CHUNK)
-        rows = self.gar.bundle.embed(np.arange(steps))
+        rows = self.gar.bundle.embed(np.arange(steps))[:, None]
 
         def all_steps() -> None:
             for row in rows:

@@ -12,14 +12,16 @@ from gar_edge.runtime.manifest import Manifest
 from gar_edge.runtime.sequence import TokenSequence
 
 PREFILL_CHUNK = 512  # positions per prefill run: bounds activations and scores whatever the prompt's length
+SELECTED_AT_ONCE = 16  # positions that one run may predict behind: a speculated continuation and the token before it
 CAPACITY_STEP = 64  # cache capacities are multiples of this
-_LENGTH_AXIS, _CAPACITY_AXIS = 1, 3  # of inputs_embeds [B,S,C], of attention_mask [B,1,S,capacity]
+_BATCH_AXIS, _LENGTH_AXIS, _CAPACITY_AXIS = 0, 1, 3  # of inputs_embeds [B,S,C], of attention_mask [B,1,S,capacity]
 
 
 class DecoderRunner:
     """The decoder graph of one bundle.
 
-    longest: tokens of prompt and answer together, by the model's context and the engine's cache.
+    longest: tokens of prompt and answer together, by the model's context and the engine's cache. batches: whether it
+    takes several sequences in one run.
     """
 
     def __init__(self, backend: Backend, manifest: Manifest) -> None:
@@ -32,6 +34,8 @@ class DecoderRunner:
         self.logits_dtype = ports["logits"]
         self._built_capacity = self.session.limit("attention_mask", _CAPACITY_AXIS)
         self.longest = min(self.dims.context, self._built_capacity or self.dims.context)
+        # The appending form lays positions first, so that a past is a view; several sequences would need copies.
+        self.batches = not self.graph.appends and self.session.limit("inputs_embeds", _BATCH_AXIS) != 1
         self.chunk = min(PREFILL_CHUNK, self.session.limit("inputs_embeds", _LENGTH_AXIS) or PREFILL_CHUNK)
 
     def capacity_for(self, length: int) -> int:
@@ -47,6 +51,11 @@ class DecoderRunner:
                 f"gar-engine build --capacity {length} makes a larger one"
             )
         return self._built_capacity
+
+    def cache_bytes(self, capacity: int) -> int:
+        """Memory of one sequence's caches."""
+        dims = self.dims
+        return 2 * dims.layers * dims.kv_heads * dims.head_dim * capacity * self.dtype.itemsize
 
     def start(self, length: int) -> TokenSequence:
         """An empty sequence with room for `length` positions."""

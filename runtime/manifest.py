@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-SCHEMA = 1
+SCHEMA = 2
 FILE = "gar.json"
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from gar_edge.runtime.backend import Array, Buffer, Run, Session
 from gar_edge.runtime.errors import GarBackendError
+from gar_edge.runtime.machine import available_memory
 from gar_edge.runtime.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -113,6 +114,9 @@ class OnnxRuntimeBackend:
                 f"{path}: ONNX Runtime {self._ort.__version__} refuses the graph ({reason}); "
                 "opset 24 needs 1.24 or newer"
             ) from None
+
+    def free_memory(self) -> int:
+        return available_memory()
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> HostBuffer:
         return HostBuffer(_allocate(shape, dtype, np.empty))

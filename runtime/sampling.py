@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gar_edge.runtime.errors import GarPromptError
+from gar_edge.runtime.sequence import Prediction
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,9 @@ class Options:
     max_new_tokens: at most this many, the stop token counted. temperature 0 takes the likeliest token; above 0 tokens
     are drawn from softmax(logits / temperature), cut to the `top_k` likeliest (0: all) and then to the smallest set
     whose probability reaches `top_p`; `seed` makes draws repeatable. `stop`: texts that end the answer and are left
-    out of it. `cancel`: an event that ends it from another thread.
+    out of it. `cancel`: an event that ends it from another thread. `speculate`: guess up to so many tokens
+    ahead where the text repeats itself, and check them in one step; the greedy answer is the same (single answers at
+    temperature 0).
     """
 
     max_new_tokens: int = 1024
@@ -28,6 +31,7 @@ class Options:
     seed: int | None = None
     stop: tuple[str, ...] = ()
     cancel: threading.Event | None = None
+    speculate: int = 0
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
@@ -38,10 +42,21 @@ class Options:
             raise GarPromptError(f"top_p must be above 0 and at most 1, not {self.top_p}")
         if self.top_k < 0:
             raise GarPromptError(f"top_k must be 0 (all) or more, not {self.top_k}")
+        if self.speculate < 0:
+            raise GarPromptError(f"speculate must be 0 (never guess) or more, not {self.speculate}")
         if self.seed is not None and self.seed < 0:
             raise GarPromptError(f"seed must be 0 or more, not {self.seed}")
         if any(not text for text in self.stop):
             raise GarPromptError("a stop text must not be empty")
+
+    def check_cancelled(self) -> None:
+        """Raise `Cancelled` once the event is set."""
+        if self.cancel is not None and self.cancel.is_set():
+            raise Cancelled
+
+
+class Cancelled(Exception):  # noqa: N818 - not an error: the caller's wish
+    """The options' event was set."""
 
 
 class Sampler:
@@ -51,11 +66,15 @@ class Sampler:
         self._options = options
         self._random = np.random.default_rng(options.seed)
 
-    def __call__(self, logits: NDArray[np.float32]) -> int:
-        """The next token's id from logits [V]."""
+    def __call__(self, prediction: Prediction) -> list[int]:
+        """A token for each predicted position; logits are read only where one is drawn."""
+        if self._options.temperature == 0:
+            return prediction.tokens().tolist()
+        return [self.draw(logits) for logits in prediction.logits()]
+
+    def draw(self, logits: NDArray[np.float32]) -> int:
+        """A token's id from logits [V]; temperature above 0."""
         options = self._options
-        if options.temperature == 0:
-            return int(logits.argmax())
         ids = np.arange(len(logits))
         if 0 < options.top_k < len(logits):
             ids = np.argpartition(-logits, options.top_k - 1)[: options.top_k]

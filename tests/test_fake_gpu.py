@@ -74,6 +74,7 @@ def decoder(half_nano: Path, cuda: FakeCuda, trt: FakeTensorRt, stream: FakeStre
     file = half_nano / "decoder.onnx"
     model = fix_dimensions(file.read_bytes(), {"batch": 1, "capacity": CAPACITY})
     profile = FakeProfile()
+    profile.set_shape("select", (1,), (1,), (4,))
     for name, rest in (("inputs_embeds", [HIDDEN]), ("attention_mask", [CAPACITY])):
         lead = [1] if name == "inputs_embeds" else [1, 1]
         profile.set_shape(name, *([*lead, length, *rest] for length in (1, 4, 8)))
@@ -82,10 +83,10 @@ def decoder(half_nano: Path, cuda: FakeCuda, trt: FakeTensorRt, stream: FakeStre
     )
     assert engine is not None
     cache = (1, HEADS, CAPACITY, WIDTH)
-    shapes: dict[str, tuple[int, ...]] = {"inputs_embeds": (1, 4, HIDDEN), "write_index": (1,)}
+    shapes: dict[str, tuple[int, ...]] = {"inputs_embeds": (1, 4, HIDDEN), "write_index": (1,), "select": (1,)}
     shapes |= {"attention_mask": (1, 1, 4, CAPACITY)} | dict.fromkeys(engine.aliases.values(), cache)
     addresses = {}
-    for name, shape in {**shapes, "logits": (1, 1000)}.items():
+    for name, shape in {**shapes, "logits": (1, 1000), "tokens": (1,)}.items():
         addresses[name] = cuda.cudaMalloc(int(np.prod(shape)) * 8)[1]
         ctypes.memset(addresses[name], 0, int(np.prod(shape)) * 8)
     addresses |= {output: addresses[source] for output, source in engine.aliases.items()}

@@ -93,7 +93,9 @@ def test_a_graph_that_the_compiler_refuses_is_one_line(half_nano: Path, rtx: Lib
 
 def test_a_build_that_fails_says_why(half_nano: Path, rtx: Library) -> None:
     graph = Bundle.open(half_nano).manifest.graphs["decoder"]
-    longer_than_the_cache = Plan({"batch": 1, "capacity": 64}, (Profile({"length": (1, 128, 128)}),))
+    longer_than_the_cache = Plan(
+        {"batch": 1, "capacity": 64}, (Profile({"length": (1, 128, 128), "selected": (1, 1, 1)}),)
+    )
     with pytest.raises(GarBackendError, match=r"cannot build the engine .*sequence length"):
         build_engine(
             rtx, "decoder", half_nano / graph.files[0], graph, longer_than_the_cache, False, Target(CAPABILITY),

@@ -28,6 +28,7 @@ class TensorRtBackend:
         self._library = library
         self._manifest = manifest
         self._engines = engines
+        self._cuda = cuda
         self._stream = Stream(cuda)
         self._runtime = library.trt.Runtime(library.logger)
 
@@ -40,6 +41,9 @@ class TensorRtBackend:
         return TensorRtSession(
             graph, self._library, loaded, self._manifest.graphs[graph], record.recipe.plan, self._stream
         )
+
+    def free_memory(self) -> int:
+        return self._cuda.free_memory()
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceBuffer:
         return DeviceBuffer.new(self._stream, shape, dtype)
