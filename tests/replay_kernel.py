@@ -74,8 +74,8 @@ class HostKernel:
         strict = ["-std=c++17", "-O2", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
         macros = [f"-D{name}={text}" for name, text in defined.items()]
         run_command(COMPILER, *strict, *macros, f"-I{SOURCES}", HARNESS, "-o", library)
-        self.library: Any = ctypes.CDLL(str(library))
-        self.library.spatial_scale.restype = ctypes.c_float
+        self.compiled: Any = ctypes.CDLL(str(library))
+        self.compiled.spatial_scale.restype = ctypes.c_float
 
     def __call__(self, case: Case, aligned: bool = True) -> Tensor:
         """`case` by the launch that the C++ form makes; [R,P,C] in the element type."""
@@ -94,7 +94,7 @@ class HostKernel:
         offset = 1 if not aligned else 0  # the guard in front would spoil the alignment
         out = guarded[offset : offset + int(np.prod(shape))]
         grid = torch.tensor(case.grid)
-        self.library.launch(
+        self.compiled.launch(
             ctypes.c_uint(blocks), ctypes.c_uint(threads), _pointer(features), _pointer(grid), _pointer(case.boxes),
             *map(ctypes.c_int, extras), _pointer(out), ctypes.c_int(case.side), ctypes.c_float(case.scale),
         )  # fmt: skip
@@ -105,7 +105,7 @@ class HostKernel:
     def convert(self, values: Tensor) -> Tensor:
         """float32 `values` in the element type."""
         out = torch.empty(values.shape, dtype=DTYPES[self.element])
-        self.library.convert(_pointer(values), _pointer(out), ctypes.c_int(values.numel()))
+        self.compiled.convert(_pointer(values), _pointer(out), ctypes.c_int(values.numel()))
         return out
 
 

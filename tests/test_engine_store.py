@@ -22,7 +22,7 @@ from gar_edge.runtime.manifest import FileEntry
 from gar_edge.runtime.tensorrt import cli
 from gar_edge.runtime.tensorrt.cuda import Cuda, Device
 from gar_edge.runtime.tensorrt.engines import GRAPHS, Engine, build_engines, find_engines, here
-from gar_edge.runtime.tensorrt.library import load_library
+from gar_edge.runtime.tensorrt.installed import load_library
 from gar_edge.runtime.tensorrt.plan import Limits, Plan, Profile
 from gar_edge.runtime.tensorrt.progress import BuildStep
 from gar_edge.runtime.tensorrt.store import Machine, Recipe, Record, Store, misfit

@@ -113,7 +113,7 @@ def test_any_number_of_threads_is_right(kernels: dict[Element, HostKernel], thre
 @pytest.mark.parametrize("element", Element)
 def test_both_forms_launch_as_many_threads(kernels: dict[Element, HostKernel], element: Element) -> None:
     for channels in (1, 7, 8, 9, 64, 100, 1023, 2048, 4096):
-        assert kernels[element].library.block_threads(channels) == block_threads(channels, element)
+        assert kernels[element].compiled.block_threads(channels) == block_threads(channels, element)
 
 
 def test_the_scale_is_compiled_in_to_the_last_bit(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_the_scale_is_compiled_in_to_the_last_bit(tmp_path: Path) -> None:
         pytest.skip("g++ is not installed")
     defines = Variant(Element.FLOAT32, output_size=3, spatial_scale=RELEASED_SCALE).defines
     kernel = HostKernel(Element.FLOAT32, tmp_path, **defines)
-    assert kernel.library.spatial_scale() == RELEASED_SCALE
+    assert kernel.compiled.spatial_scale() == RELEASED_SCALE
 
 
 def compilers() -> list[Compiler]:

@@ -24,7 +24,7 @@ from gar_edge.runtime.bundle import Bundle
 from gar_edge.runtime.tensorrt import memory
 from gar_edge.runtime.tensorrt.cuda import Cuda
 from gar_edge.runtime.tensorrt.engines import build_engines, here
-from gar_edge.runtime.tensorrt.library import load_library
+from gar_edge.runtime.tensorrt.installed import load_library
 from gar_edge.runtime.tensorrt.plan import Limits
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

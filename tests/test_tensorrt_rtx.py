@@ -23,7 +23,7 @@ from gar_edge.runtime.errors import GarBackendError
 from gar_edge.runtime.manifest import Graph, Manifest
 from gar_edge.runtime.tensorrt.builder import Target, build_engine
 from gar_edge.runtime.tensorrt.engines import GRAPHS, build_engines, elsewhere
-from gar_edge.runtime.tensorrt.library import RTX, Library, load_library
+from gar_edge.runtime.tensorrt.installed import RTX, Library, load_library
 from gar_edge.runtime.tensorrt.plan import Limits, Plan, Profile, plan_of
 from gar_edge.runtime.tensorrt.progress import BuildStep
 
