@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from needs import ANOTHER_USER
 from spoilt import edit_json, refused_bundle
 
 from gar_edge.runtime import bundle as bundles
@@ -206,7 +207,7 @@ def test_a_home_that_cannot_be_written_to_does_not_hurt(
     Bundle.open(own_bundle)
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+@pytest.mark.skipif(os.geteuid() == 0, reason=ANOTHER_USER)
 def test_a_read_only_home_does_not_hurt(own_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "home").mkdir(mode=0o500)
     monkeypatch.setenv(HOME, str(tmp_path / "home"))

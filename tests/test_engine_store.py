@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from conftest import FakeGpu
 from engine_building import build
+from needs import ANOTHER_USER
 
 from gar_edge.runtime import GarBackendError
 from gar_edge.runtime.bundle import read_manifest
@@ -94,7 +95,7 @@ def test_an_interrupted_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest
     assert list((tmp_path / "engines").iterdir()) == []
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+@pytest.mark.skipif(os.geteuid() == 0, reason=ANOTHER_USER)
 def test_a_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(GarBackendError, match="engines cannot be written"):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from conftest import FakeGpu
 from fake_cuda import FakeCuda, FakeStream, Violation
+from needs import from_dev
 
 
 @pytest.mark.parametrize("name", ["cudaMalloc", "cudaMallocHost", "cudaFree", "cudaFreeHost", "cudaStreamSynchronize"])
@@ -75,7 +76,7 @@ def test_destroyed_streams_are_gone(cuda: FakeCuda, stream: FakeStream) -> None:
 
 def test_the_real_cuda_python_has_what_the_fake_has(fake_gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    runtime = pytest.importorskip("cuda.bindings.runtime", reason="cuda-python is not installed")
+    runtime = pytest.importorskip("cuda.bindings.runtime", reason=from_dev("cuda-bindings"))
     faked = [name for name in dir(type(fake_gpu.cuda)) if name.startswith("cuda")]
     assert len(faked) > 20
     assert not [name for name in faked if not hasattr(runtime, name)]

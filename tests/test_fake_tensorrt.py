@@ -11,6 +11,7 @@ from conftest import FakeGpu
 from fake_cuda import Violation
 from fake_tensorrt import FakeTensorRt, ILogger
 from fake_tensorrt_engine import FakeProfile, Plan
+from needs import from_dev
 
 from gar_edge.runtime.tensorrt.installed import load_library
 from gar_edge.runtime.tensorrt.onnx_file import strip_functions
@@ -103,7 +104,7 @@ def test_a_fake_is_as_new_as_it_says(fake_gpu: FakeGpu) -> None:
 def test_the_real_libraries_have_what_the_fakes_have(fake_gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every name that the back end may use, in the modules that can be installed without a GPU."""
     monkeypatch.undo()
-    rtx = pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
+    rtx = pytest.importorskip("tensorrt_rtx", reason=from_dev("tensorrt-rtx"))
     config, engine, context = rtx.IBuilderConfig, rtx.ICudaEngine, rtx.IExecutionContext
     used = {
         rtx: "Builder OnnxParser Runtime ILogger IProgressMonitor TensorLocation MemoryPoolType ComputeCapability "
