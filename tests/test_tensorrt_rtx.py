@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from conftest import SHAPES
+from needs import from_dev
 
 from gar_edge.export.bundle_writer import ExportOptions, export_bundle
 from gar_edge.export.graphs import Precision
@@ -23,11 +24,11 @@ from gar_edge.runtime.errors import GarBackendError
 from gar_edge.runtime.manifest import Graph, Manifest
 from gar_edge.runtime.tensorrt.builder import Target, build_engine
 from gar_edge.runtime.tensorrt.engines import GRAPHS, build_engines, elsewhere
-from gar_edge.runtime.tensorrt.library import RTX, Library, load_library
+from gar_edge.runtime.tensorrt.installed import RTX, Library, load_library
 from gar_edge.runtime.tensorrt.plan import Limits, Plan, Profile, plan_of
 from gar_edge.runtime.tensorrt.progress import BuildStep
 
-pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
+pytest.importorskip("tensorrt_rtx", reason=from_dev("tensorrt-rtx"))
 
 CAPABILITY = "8.6"
 

@@ -2,7 +2,7 @@
 
 onnx_file   a graph with its symbolic dimensions filled in
 plan        which sizes an engine is built for
-library     the TensorRT that is installed: version, device, what it can do
+installed   the TensorRT that is there: which one, how new, what it can do
 builder     graph and plan to engine
 store       engines on disk: keys, records, what fits this machine
 engines     the engines of a bundle, built where they are missing

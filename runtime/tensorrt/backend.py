@@ -15,7 +15,7 @@ from gar_edge.runtime.manifest import Manifest
 from gar_edge.runtime.tensorrt.builder import register_plugin
 from gar_edge.runtime.tensorrt.cuda import Cuda
 from gar_edge.runtime.tensorrt.engines import Engine
-from gar_edge.runtime.tensorrt.library import Library
+from gar_edge.runtime.tensorrt.installed import Library
 from gar_edge.runtime.tensorrt.memory import DeviceBuffer, Stream
 from gar_edge.runtime.tensorrt.session import TensorRtSession
 

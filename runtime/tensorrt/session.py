@@ -11,7 +11,7 @@ import numpy as np
 from gar_edge.runtime.backend import Array, Buffer, Run
 from gar_edge.runtime.errors import GarBackendError
 from gar_edge.runtime.manifest import Graph, Port
-from gar_edge.runtime.tensorrt.library import Library
+from gar_edge.runtime.tensorrt.installed import Library
 from gar_edge.runtime.tensorrt.memory import ALIGNMENT, DeviceBuffer, Stream, device_buffer
 from gar_edge.runtime.tensorrt.plan import Plan, Profile
 
@@ -23,7 +23,7 @@ class TensorRtSession:
 
     def __init__(self, name: str, library: Library, engine: Any, graph: Graph, plan: Plan, stream: Stream) -> None:
         self.name = name
-        self.library = library
+        self.tensorrt = library
         self.engine = engine
         self.stream = stream
         self._graph = graph
@@ -127,7 +127,7 @@ class Context:
     """An execution context on one profile. bound: the run whose shapes and addresses it holds, while that lives."""
 
     def __init__(self, session: TensorRtSession, profile: int, one_shape: bool) -> None:
-        library, engine, stream = session.library, session.engine, session.stream
+        library, engine, stream = session.tensorrt, session.engine, session.stream
         if library.is_rtx and one_shape:
             # RTX swaps in kernels while it runs and knows when a graph may be captured: our own capture would keep
             # the first, slower ones.
@@ -198,7 +198,7 @@ class TensorRtRun:
             self._context.capturable = False  # kernels one by one do the same, a little slower
 
     def _error(self, what: str) -> GarBackendError:
-        library = self._session.library
+        library = self._session.tensorrt
         return GarBackendError(f"{self._session.name}: {library.title} {what} ({library.reason()})")
 
 
