@@ -44,7 +44,7 @@ def test_the_workspace_is_half_of_what_is_free(
     build(own_nano)
     assert {config.limits["workspace"] for config in fake_gpu.tensorrt.configs} == {fake_gpu.cuda.capacity // 2}
     fake_gpu.cuda.integrated = True
-    monkeypatch.setattr("gar_edge.runtime.tensorrt.cuda._available_memory", lambda: 6 << 30)
+    monkeypatch.setattr("gar_edge.runtime.tensorrt.cuda.available_memory", lambda: 6 << 30)
     build(own_nano, rebuild=True)
     assert fake_gpu.tensorrt.configs[-1].limits["workspace"] == 3 << 30
 

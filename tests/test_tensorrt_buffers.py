@@ -18,12 +18,12 @@ def gar(fake_gpu: FakeGpu, built_nano: Path) -> Gar:
 
 
 def test_a_step_allocates_nothing(gar: Gar, fake_gpu: FakeGpu) -> None:
-    sequence, embed = gar.decoder.start(1), np.zeros(gar.manifest.dimensions.hidden, np.float16)
+    sequence, embed = gar.decoder.start(1), np.zeros((1, gar.manifest.dimensions.hidden), np.float16)
     for _ in range(3):  # kernels one by one, captured, launched
-        sequence.step(embed)
+        sequence.step(embed).tokens()
     count = len(fake_gpu.cuda.memory.allocations)
     for _ in range(10):
-        sequence.step(embed)
+        sequence.step(embed).tokens()
     assert len(fake_gpu.cuda.memory.allocations) == count
 
 
@@ -31,7 +31,7 @@ def test_writing_beyond_the_cache_is_refused_before_the_engine(gar: Gar) -> None
     sequence = gar.decoder.start(1)
     sequence.length = sequence.capacity
     with pytest.raises(GarBackendError, match="the cache holds 704 positions, 705 were asked of it"):
-        sequence.step(np.zeros(gar.manifest.dimensions.hidden, np.float16))
+        sequence.step(np.zeros((1, gar.manifest.dimensions.hidden), np.float16))
 
 
 def test_shapes_outside_every_profile(gar: Gar) -> None:
@@ -50,10 +50,11 @@ def test_wrong_buffers_never_reach_the_engine(gar: Gar, wrong: str) -> None:
     cache = (1, dims.kv_heads, 704, dims.head_dim)
     inputs: dict[str, Any] = {name: zeros(cache, half) for name in runner.graph.aliases.values()}
     outputs: dict[str, Any] = {out: inputs[source] for out, source in runner.graph.aliases.items()}
-    outputs["logits"] = zeros((1, dims.vocab), half)
+    outputs["logits"], outputs["tokens"] = zeros((1, dims.vocab), half), zeros((1,), np.dtype(np.int64))
     inputs["inputs_embeds"] = zeros((1, 1, dims.hidden), half)
     inputs["write_index"] = np.zeros(1, np.int64)
     inputs["attention_mask"] = np.ones((1, 1, 1, 704), np.bool_)
+    inputs["select"] = np.zeros(1, np.int64)
     runner.session.bind(inputs, outputs)()
     kinds: dict[str, type[Exception]] = {"foreign": TypeError, "shape": GarBackendError, "alignment": GarBackendError}
     if wrong == "dtype":
