@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from gar_edge.runtime.tiling import Grid
 
-FinishReason = Literal["stop", "length", "cancelled"]
+FinishReason = Literal["stop", "length", "cancelled", "timeout"]
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Answer:
 
     tokens: the generated ids, the stop token included. prompt_tokens: the prompt's length with all image and replay
     tokens. grid: (columns, rows) of tiles. finish_reason: "stop" (stop token or stop text), "length" (max_new_tokens
-    or the model's context), "cancelled".
+    or the model's context), "cancelled", "timeout".
     """
 
     text: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ import numpy as np
 from gar_edge.runtime.answer import Answer, Reuse, StopWatch
 from gar_edge.runtime.backend import Buffer
 from gar_edge.runtime.request import Picture, Request, embed_prompts
-from gar_edge.runtime.sampling import Cancelled, Options, Sampler
+from gar_edge.runtime.sampling import Options, Sampler, Stopped
 from gar_edge.runtime.sequence import Prediction
 from gar_edge.runtime.sequence_batch import SequenceBatch
 from gar_edge.runtime.transcript import Transcript
@@ -68,27 +68,34 @@ class BatchAnswers:
         capacity = gar.decoder.capacity_for(max(request.positions for request in self._requests))
         places = plan_places(gar, len(waiting), capacity)
         batch = SequenceBatch(gar.decoder, places, capacity)
-        embeds = embed_prompts(gar, self._picture, self._requests, self._watch, self._options.check_cancelled)
+        check = self._options.watchman()
+        embeds = embed_prompts(gar, self._picture, self._requests, self._watch, check)
         try:
             while waiting or speaking:
                 if waiting and len(speaking) < places:
                     new = waiting[: places - len(speaking)]
-                    self._join(batch, new, [next(embeds) for _ in new])
+                    self._join(batch, new, [next(embeds) for _ in new], check)
                     del waiting[: len(new)]
                 else:
-                    self._options.check_cancelled()
+                    check()
                     self._step(batch)
                 yield from self._take_finished(batch)
-        except Cancelled:
+        except Stopped as stopped:
             for speaker in (*speaking, *waiting):
-                speaker.transcript.cancel()
+                speaker.transcript.end(stopped.reason)
                 yield speaker.number, self._answer(speaker)
 
-    def _join(self, batch: SequenceBatch, new: list[_Speaker], embeds: list[tuple[Buffer, Reuse]]) -> None:
+    def _join(
+        self,
+        batch: SequenceBatch,
+        new: list[_Speaker],
+        embeds: list[tuple[Buffer, Reuse]],
+        check: Callable[[], None],
+    ) -> None:
         for speaker, (_, reuse) in zip(new, embeds, strict=True):
             speaker.reuse = reuse
         with self._watch.stage("prefill"):
-            prediction = batch.join([prompt for prompt, _ in embeds], self._options.check_cancelled)
+            prediction = batch.join([prompt for prompt, _ in embeds], check)
             self._speak(new, prediction)
         self._watch.mark("first_token")
         self._speaking.extend(new)

@@ -8,6 +8,7 @@ import warnings
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from gar_edge.runtime.bundle import Bundle
 from gar_edge.runtime.chat import Chat
 from gar_edge.runtime.decode import DecoderRunner
 from gar_edge.runtime.encode import VisionRunner
-from gar_edge.runtime.errors import GarBundleError, GarMaskError, GarPromptError
+from gar_edge.runtime.errors import GarBackendError, GarBundleError, GarMaskError, GarPromptError
 from gar_edge.runtime.images import ImageLike, MaskLike, fit_mask, load_image, load_mask, mask_box
 from gar_edge.runtime.paths import last_bundle
 from gar_edge.runtime.preprocess import Tiles, cut_tiles
@@ -79,6 +80,21 @@ class Gar:
         if folder is None:
             raise GarBundleError("no bundle has been exported yet; make one with gar-export, or name one with --model")
         return cls(*open_backend(Bundle.open(folder), backend, decoder, threads, watch), cache_bytes, batch)
+
+    def __enter__(self) -> Gar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give up engines, caches and, on a GPU, their memory; whatever is asked afterwards raises `GarBackendError`.
+
+        Answers in the making in other threads end with that error too: cancel them first.
+        """
+        self.features.close()
+        self.kept.close()
+        self.backend = self.vision = self.decoder = _Closed()  # type: ignore[assignment]
 
     def open(self, image: ImageLike, max_tiles: int | None = None) -> Scene:
         """Open a picture: a path, a Pillow image, or RGB uint8 [H,W,3]. `max_tiles` replaces the bundle's limit."""
@@ -196,6 +212,13 @@ class Scene:
             if not region.any():
                 raise GarMaskError(f"region {number}: nothing is left of the mask at the image's size")
         return region
+
+
+class _Closed:
+    """Stands where the engines were."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise GarBackendError("this Gar was closed; load it again")
 
 
 def _numbers(masks: Mapping[int, MaskLike]) -> list[int]:

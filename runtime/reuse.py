@@ -51,6 +51,12 @@ class FeatureCache:
                 _, oldest = self._entries.popitem(last=False)
                 self.bytes -= _size(oldest)
 
+    def close(self) -> None:
+        """Forget everything, and keep nothing any more."""
+        with self._lock:
+            self._entries.clear()
+            self._budget = self.bytes = 0
+
     def drop(self, scene: int) -> None:
         """Forget a scene that is gone."""
         with self._lock:
@@ -125,6 +131,7 @@ class KeptSequence:
 
     def __init__(self) -> None:
         self._kept: Kept | None = None
+        self._open = True
         self._lock = threading.Lock()
 
     def take(self) -> Kept | None:
@@ -135,7 +142,12 @@ class KeptSequence:
 
     def put(self, kept: Kept) -> None:
         with self._lock:
-            self._kept = kept
+            self._kept = kept if self._open else None
+
+    def close(self) -> None:
+        """Forget the sequence, and keep none any more."""
+        with self._lock:
+            self._kept, self._open = None, False
 
     def drop(self, scene: int) -> None:
         """Forget a scene that is gone."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +12,7 @@ from gar_edge.runtime.backend import Buffer
 from gar_edge.runtime.decode import SELECTED_AT_ONCE
 from gar_edge.runtime.request import Picture, Request, embed_prompts, embed_text, features_end
 from gar_edge.runtime.reuse import Kept
-from gar_edge.runtime.sampling import Cancelled, Sampler
+from gar_edge.runtime.sampling import Sampler, Stopped
 from gar_edge.runtime.sequence import TokenSequence
 from gar_edge.runtime.speculation import PromptLookup
 
@@ -58,8 +58,8 @@ class AnswerStream:
                     yield new
                 if self._transcript.reason is not None:
                     break
-        except Cancelled:
-            rest = self._transcript.cancel()
+        except Stopped as stopped:
+            rest = self._transcript.end(stopped.reason)
             if rest:
                 yield rest
         except Exception as error:
@@ -70,26 +70,28 @@ class AnswerStream:
 
     def _generate_tokens(self) -> Iterator[int]:
         sampler = Sampler(self._request.options)
-        check = self._request.options.check_cancelled
-        sequence, embeds = self._begin()
+        check = self._request.options.watchman()
+        sequence, embeds = self._begin(check)
         try:
             with self._watch.stage("prefill"):
                 (token,) = sampler(sequence.prefill(embeds, check))
             self._watch.mark("first_token")
             yield token
-            yield from self._decode(sequence, sampler, token)
+            yield from self._decode(sequence, sampler, token, check)
         finally:
             held = np.concatenate([self._request.ids, np.asarray(self._transcript.tokens, np.int64)])
             kept = Kept(self._picture.key, self._request.regions, held[: sequence.length], sequence)
             self._gar.kept.put(kept)
 
-    def _decode(self, sequence: TokenSequence, sampler: Sampler, token: int) -> Iterator[int]:
+    def _decode(
+        self, sequence: TokenSequence, sampler: Sampler, token: int, check: Callable[[], None]
+    ) -> Iterator[int]:
         """Tokens after the first. Where guesses are allowed, a step may bring several: those that came true."""
         options = self._request.options
         most = min(options.speculate, SELECTED_AT_ONCE - 1) if options.temperature == 0 else 0
         text = PromptLookup([*self._request.ids.tolist(), token]) if most else None
         while True:
-            options.check_cancelled()
+            check()
             room = self._request.room - len(self._transcript.tokens) - 1
             guess = text.guess(min(most, room)) if text is not None else []
             with self._watch.stage("decode"):
@@ -103,7 +105,7 @@ class AnswerStream:
             token = tokens[true]
             yield from tokens[: true + 1]
 
-    def _begin(self) -> tuple[TokenSequence, Buffer]:
+    def _begin(self, check: Callable[[], None]) -> tuple[TokenSequence, Buffer]:
         """A sequence, empty or holding the prompt's beginning, and the embeddings [S,C] of the rest of the prompt."""
         gar, request = self._gar, self._request
         kept = gar.kept.take()
@@ -115,11 +117,10 @@ class AnswerStream:
             return kept.sequence, embed_text(gar, request.ids[common:])
         if kept is not None and kept.sequence.capacity == gar.decoder.capacity_for(request.positions):
             kept.sequence.restart()
-            return kept.sequence, self._embed()
+            return kept.sequence, self._embed(check)
         del kept  # its memory may be wanted now
-        return gar.decoder.start(request.positions), self._embed()
+        return gar.decoder.start(request.positions), self._embed(check)
 
-    def _embed(self) -> Buffer:
-        check = self._request.options.check_cancelled
+    def _embed(self, check: Callable[[], None]) -> Buffer:
         ((embeds, self._reuse),) = embed_prompts(self._gar, self._picture, [self._request], self._watch, check)
         return embeds

@@ -40,9 +40,9 @@ class Transcript:
         self.text += new
         return new
 
-    def cancel(self) -> str:
+    def end(self, reason: FinishReason) -> str:
         """No more tokens will come; the text that was held back."""
-        self.reason = "cancelled"
+        self.reason = reason
         rest = self._stream.finish()
         self.text += rest
         return rest
