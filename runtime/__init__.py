@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         GarPromptError,
     )
     from gar_edge.runtime.gar import Gar, Scene
+    from gar_edge.runtime.regions import Box, Points, Scribble
     from gar_edge.runtime.sampling import Options
     from gar_edge.runtime.stream import AnswerStream
 
@@ -29,6 +30,9 @@ _HOMES = {
     "Reuse": "answer",
     "Timings": "answer",
     "AnswerStream": "stream",
+    "Box": "regions",
+    "Points": "regions",
+    "Scribble": "regions",
     "Gar": "gar",
     "Scene": "gar",
     "Options": "sampling",
@@ -43,6 +47,7 @@ _HOMES = {
 __all__ = [
     "Answer",
     "AnswerStream",
+    "Box",
     "Gar",
     "GarBackendError",
     "GarBundleError",
@@ -51,8 +56,10 @@ __all__ = [
     "GarMaskError",
     "GarPromptError",
     "Options",
+    "Points",
     "Reuse",
     "Scene",
+    "Scribble",
     "Timings",
 ]
 

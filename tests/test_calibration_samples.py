@@ -15,9 +15,10 @@ import pytest
 from PIL import Image
 
 from gar_edge.calibration import samples
-from gar_edge.calibration.annotations import decode_counts, decode_runs, fill_polygon
 from gar_edge.calibration.samples import Sample, SampleSet, drawn_scenes, folder, photographs
 from gar_edge.runtime.errors import GarCalibrationError, GarExportError, GarMaskError
+from gar_edge.runtime.regions.polygons import fill_polygon
+from gar_edge.runtime.regions.rle import decode_counts, decode_runs
 
 PROMPTS = 5
 REGION = np.array([[0, 1, 1, 0, 0], [0, 1, 0, 0, 1]], bool)  # [2,5]
