@@ -51,7 +51,7 @@ class PromptBuilder:
         """Raise `GarPromptError` unless the question names exactly the given regions, one to five of them."""
         known = self._spec.regions
         if not numbers:
-            raise GarPromptError("no region given: mark at least one with a mask")
+            raise GarPromptError("no region given: mark at least one with a mask, a box or points")
         if len(numbers) > len(known):
             raise GarPromptError(f"{len(numbers)} regions given, the model takes at most {len(known)} in one prompt")
         for number in numbers:
@@ -63,6 +63,10 @@ class PromptBuilder:
             return
         if not question.strip():
             raise GarPromptError("the question is empty; leave it out to have the region described")
+        try:
+            question.encode()
+        except UnicodeEncodeError:
+            raise GarPromptError("the question holds bytes or half characters that are no text; correct them") from None
         given = {known[number] for number in numbers}
         named = set(_REGION.findall(question))
         if named - given:

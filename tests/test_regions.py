@@ -209,6 +209,13 @@ def test_the_same_box_makes_the_same_mask(discs: np.ndarray) -> None:
     np.testing.assert_array_equal(grabcut(discs, AROUND), first)
 
 
+@pytest.mark.parametrize("cue", [AROUND, Points([(45, 40)])])
+def test_a_picture_that_may_not_be_written_to_is_cut(discs: np.ndarray, cue: Any) -> None:
+    fixed = discs[:, ::-1].copy()[:, ::-1]
+    fixed.flags.writeable = False
+    np.testing.assert_array_equal(grabcut(fixed, cue), grabcut(discs, cue))
+
+
 def test_fractions_and_pixels_mean_the_same_box(discs: np.ndarray) -> None:
     fractions = Box(25 / 130, 20 / 90, 66 / 130, 61 / 90, fractions=True)
     np.testing.assert_array_equal(grabcut(discs, fractions), grabcut(discs, AROUND))

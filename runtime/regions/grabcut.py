@@ -39,7 +39,7 @@ def grabcut(image: NDArray[np.uint8], cue: Cue) -> Mask:
     height, width = image.shape[:2]
     marks = cue.marks(width, height)
     x1, y1, x2, y2 = window = _window(marks.bounds, width, height)
-    part = np.ascontiguousarray(image[y1:y2, x1:x2])
+    part = image[y1:y2, x1:x2].copy()  # OpenCV wants it contiguous and writable
     shrink = min(1.0, LONGEST / max(part.shape[:2]))
     size = max(1, round(part.shape[1] * shrink)), max(1, round(part.shape[0] * shrink))
     small = np.asarray(cv2.resize(part, size, interpolation=cv2.INTER_AREA), np.uint8) if shrink < 1 else part
