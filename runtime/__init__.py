@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     )
     from gar_edge.runtime.gar import Gar, Scene
     from gar_edge.runtime.live import Frame, LiveAnswers
+    from gar_edge.runtime.regions import Box, Points, Scribble
     from gar_edge.runtime.sampling import Options
     from gar_edge.runtime.stream import AnswerStream
 
@@ -34,6 +35,9 @@ _HOMES = {
     "Chat": "chat",
     "Frame": "live",
     "LiveAnswers": "live",
+    "Box": "regions",
+    "Points": "regions",
+    "Scribble": "regions",
     "Gar": "gar",
     "Scene": "gar",
     "Options": "sampling",
@@ -48,6 +52,7 @@ _HOMES = {
 __all__ = [
     "Answer",
     "AnswerStream",
+    "Box",
     "Chat",
     "Frame",
     "Gar",
@@ -59,8 +64,10 @@ __all__ = [
     "GarPromptError",
     "LiveAnswers",
     "Options",
+    "Points",
     "Reuse",
     "Scene",
+    "Scribble",
     "Timings",
 ]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import time
-import warnings
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,11 +20,12 @@ from gar_edge.runtime.bundle import Bundle
 from gar_edge.runtime.chat import Chat
 from gar_edge.runtime.decode import DecoderRunner
 from gar_edge.runtime.encode import VisionRunner
-from gar_edge.runtime.errors import GarBackendError, GarBundleError, GarMaskError, GarPromptError
-from gar_edge.runtime.images import ImageLike, MaskLike, fit_mask, load_image, load_mask, mask_box
+from gar_edge.runtime.errors import GarBackendError, GarBundleError, GarPromptError
+from gar_edge.runtime.images import ImageLike, load_image
 from gar_edge.runtime.paths import last_bundle
 from gar_edge.runtime.preprocess import Tiles, cut_tiles
 from gar_edge.runtime.prompt import PromptBuilder
+from gar_edge.runtime.regions.find import RegionLike, find_mask
 from gar_edge.runtime.request import Picture, Request
 from gar_edge.runtime.reuse import FeatureCache, KeptSequence
 from gar_edge.runtime.sampling import Options
@@ -110,8 +110,9 @@ class Gar:
             )
         if max_tiles is None and built is not None:
             max_tiles = min(built, self.manifest.preprocess.max_tiles)
-        tiles = cut_tiles(load_image(image), self.manifest.preprocess, max_tiles)
-        return Scene(self, tiles, next(self._scenes), (time.perf_counter() - begin) * 1e3)
+        picture = load_image(image)
+        tiles = cut_tiles(picture, self.manifest.preprocess, max_tiles)
+        return Scene(self, picture, tiles, next(self._scenes), (time.perf_counter() - begin) * 1e3)
 
 
 class Scene:
@@ -121,8 +122,9 @@ class Scene:
     about the same regions prefills only what differs. Both are exact, and `Answer.reuse` counts them.
     """
 
-    def __init__(self, gar: Gar, tiles: Tiles, key: int, preprocess_ms: float) -> None:
+    def __init__(self, gar: Gar, image: NDArray[np.uint8], tiles: Tiles, key: int, preprocess_ms: float) -> None:
         self._gar = gar
+        self.image = image
         self.tiles = tiles
         self._preprocess_ms = preprocess_ms
         self._picture = Picture(tiles, key)
@@ -130,23 +132,23 @@ class Scene:
         weakref.finalize(self, gar.features.drop, key)
         weakref.finalize(self, gar.kept.drop, key)
 
-    def describe(self, mask: MaskLike, region: int | None = None, options: Options = DEFAULT) -> Answer:
+    def describe(self, mask: RegionLike, region: int | None = None, options: Options = DEFAULT) -> Answer:
         """Describe one region in detail. `region` is its number in the prompt (default: the released demo's, 1)."""
         number = self._gar.manifest.prompt.default_region if region is None else region
         return self.stream(None, {number: mask}, options).finish()
 
-    def ask(self, question: str, masks: Mapping[int, MaskLike], options: Options = DEFAULT) -> Answer:
+    def ask(self, question: str, masks: Mapping[int, RegionLike], options: Options = DEFAULT) -> Answer:
         """Ask about one to five regions; the question names each as `<PromptK>`, K being its key in `masks`."""
         return self.stream(question, masks, options).finish()
 
-    def describe_all(self, masks: Sequence[MaskLike], options: Options = DEFAULT) -> list[Answer]:
+    def describe_all(self, masks: Sequence[RegionLike], options: Options = DEFAULT) -> list[Answer]:
         """Describe several regions, each on its own but computed together; answers in the masks' order."""
         number = self._gar.manifest.prompt.default_region
         answers = dict(self.answer_all([(None, {number: mask}) for mask in masks], options))
         return [answers[index] for index in range(len(masks))]
 
     def answer_all(
-        self, questions: Sequence[tuple[str | None, Mapping[int, MaskLike]]], options: Options = DEFAULT
+        self, questions: Sequence[tuple[str | None, Mapping[int, RegionLike]]], options: Options = DEFAULT
     ) -> Iterator[tuple[int, Answer]]:
         """Answer several questions side by side, each with the masks of its regions, as in `stream`.
 
@@ -161,57 +163,41 @@ class Scene:
         streams = (AnswerStream(self._gar, self._picture, request, StopWatch(), 0.0) for request in requests)
         return ((index, stream.finish()) for index, stream in enumerate(streams))
 
-    def stream(self, question: str | None, masks: Mapping[int, MaskLike], options: Options = DEFAULT) -> AnswerStream:
+    def stream(self, question: str | None, masks: Mapping[int, RegionLike], options: Options = DEFAULT) -> AnswerStream:
         """The same, piece by piece: iterate over the text, then `finish()` for the answer.
 
         Masks are paths, Pillow images or [H,W] arrays; one of another size than the picture is resized by nearest
-        neighbour, with a warning. `GarMaskError` and `GarPromptError` are raised here, before anything is computed.
+        neighbour, with a warning. A `Box`, `Points` or `Scribble` stands for the mask that GrabCut makes of it, and
+        whatever else `find_mask` takes may stand for a mask too. `GarMaskError` and `GarPromptError` are raised here,
+        before anything is computed.
         """
         watch = StopWatch()
         request = self._request(question, masks, options, watch)
         return AnswerStream(self._gar, self._picture, request, watch, self._take_opening())
 
-    def chat(self, masks: Mapping[int, MaskLike], options: Options = DEFAULT) -> Chat:
+    def chat(self, masks: Mapping[int, RegionLike], options: Options = DEFAULT) -> Chat:
         """Begin a conversation about regions: each question may build on the answers before it."""
         watch = StopWatch()
         regions = self._regions(masks, watch)
         return Chat(self._gar, self._picture, regions, options, self._take_opening() + watch["preprocess"])
 
     def _request(
-        self, question: str | None, masks: Mapping[int, MaskLike], options: Options, watch: StopWatch
+        self, question: str | None, masks: Mapping[int, RegionLike], options: Options, watch: StopWatch
     ) -> Request:
         self._gar.prompts.check(question, _numbers(masks))
         regions = self._regions(masks, watch)
         ids = self._gar.prompts.build(question, list(regions), len(self.tiles.pixels))
         return Request.of(self._gar, ids, regions, options)
 
-    def _regions(self, masks: Mapping[int, MaskLike], watch: StopWatch) -> dict[int, NDArray[np.bool_]]:
+    def _regions(self, masks: Mapping[int, RegionLike], watch: StopWatch) -> dict[int, NDArray[np.bool_]]:
         """Masks at the picture's size by region number, in the numbers' order."""
         with watch.stage("preprocess"):
-            return {number: self._region(number, masks[number]) for number in _numbers(masks)}
+            return {number: find_mask(masks[number], self.image, name=f"region {number}") for number in _numbers(masks)}
 
     def _take_opening(self) -> float:
         """The picture's own preprocessing counts for the first answer about it only."""
         opening, self._preprocess_ms = self._preprocess_ms, 0.0
         return opening
-
-    def _region(self, number: int, mask: MaskLike) -> NDArray[np.bool_]:
-        try:
-            region = load_mask(mask)
-            mask_box(region)
-        except GarMaskError as error:
-            raise GarMaskError(f"region {number}: {error}") from None
-        size, (height, width) = (self.tiles.width, self.tiles.height), region.shape
-        if (width, height) != size:
-            warnings.warn(
-                f"region {number}: mask is {width}x{height}, the image {size[0]}x{size[1]}: "
-                "resized by nearest neighbour",
-                stacklevel=3,
-            )
-            region = fit_mask(region, *size)
-            if not region.any():
-                raise GarMaskError(f"region {number}: nothing is left of the mask at the image's size")
-        return region
 
 
 class _Closed:
@@ -221,7 +207,7 @@ class _Closed:
         raise GarBackendError("this Gar was closed; load it again")
 
 
-def _numbers(masks: Mapping[int, MaskLike]) -> list[int]:
+def _numbers(masks: Mapping[int, RegionLike]) -> list[int]:
     if not isinstance(masks, Mapping) or not all(isinstance(number, int) for number in masks):
         raise GarPromptError("masks must be a mapping of region numbers to masks, e.g. {0: mask}")
     return sorted(masks)

@@ -14,7 +14,7 @@ from gar_edge.runtime.errors import GarError, GarImageError, GarMaskError
 
 ImageLike = str | Path | Image.Image | NDArray[np.generic]
 MaskLike = ImageLike
-Box = tuple[float, float, float, float]
+Extent = tuple[float, float, float, float]
 
 _DECODING = threading.Lock()  # the warnings filter, which decides on decompression bombs, belongs to the whole process
 
@@ -44,6 +44,40 @@ def load_mask(mask: MaskLike) -> NDArray[np.bool_]:
     return colours[..., :3].any(axis=2) & (colours[..., 3] > 0)
 
 
+def load_labels(labels: MaskLike) -> NDArray[np.int64]:
+    """A label image as int64 [H,W]: palette indices or grey values, which number instances; 0 is the background.
+
+    Takes a path, a Pillow image or an integer array [H,W]. `GarMaskError` for colours and for anything else.
+    """
+    if isinstance(labels, np.ndarray):
+        if labels.ndim != 2 or 0 in labels.shape or labels.dtype.kind not in "bui":
+            raise GarMaskError(
+                f"label array must be [height, width] of whole numbers, not {list(labels.shape)} {labels.dtype}"
+            )
+        return labels.astype(np.int64)
+    picture = _decoded(labels, GarMaskError, "label image")
+    if picture.mode not in ("1", "L", "P", "I") and not picture.mode.startswith("I;16"):
+        raise GarMaskError(
+            f"{_name(labels, 'label image')}: has colours of kind {picture.mode}, where pixel values number instances; "
+            "save it as palette or grey"
+        )
+    return np.asarray(picture).astype(np.int64)
+
+
+def load_colours(image: ImageLike) -> NDArray[np.uint8]:
+    """A drawing as RGBA uint8 [H,W,4]; arrays are RGB or RGBA uint8. `GarMaskError` otherwise."""
+    if not isinstance(image, np.ndarray):
+        name = _name(image, "scribble")
+        return np.asarray(_converted(_decoded(image, GarMaskError, "scribble"), "RGBA", GarMaskError, name))
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (3, 4) or 0 in image.shape:
+        raise GarMaskError(
+            f"scribble array must be uint8 [height, width, 3 or 4], not {list(image.shape)} {image.dtype}"
+        )
+    colours = np.full((*image.shape[:2], 4), 255, np.uint8)
+    colours[..., : image.shape[2]] = image
+    return colours
+
+
 def fit_mask(mask: NDArray[np.bool_], width: int, height: int) -> NDArray[np.bool_]:
     """The mask resized to width x height by nearest neighbour."""
     rows = (np.arange(height) * mask.shape[0]) // height
@@ -51,7 +85,7 @@ def fit_mask(mask: NDArray[np.bool_], width: int, height: int) -> NDArray[np.boo
     return mask[rows[:, None], columns]
 
 
-def mask_box(mask: NDArray[np.bool_]) -> Box:
+def mask_box(mask: NDArray[np.bool_]) -> Extent:
     """(x_min/W, y_min/H, x_max/W, y_max/H) of the extreme pixels, inclusive, as the released code has it."""
     columns = np.flatnonzero(mask.any(axis=0))
     rows = np.flatnonzero(mask.any(axis=1))

@@ -60,7 +60,7 @@ class PromptBuilder:
         """Raise `GarPromptError` unless the question names exactly the given regions, one to five of them."""
         known = self._spec.regions
         if not numbers:
-            raise GarPromptError("no region given: mark at least one with a mask")
+            raise GarPromptError("no region given: mark at least one with a mask, a box or points")
         if len(numbers) > len(known):
             raise GarPromptError(f"{len(numbers)} regions given, the model takes at most {len(known)} in one prompt")
         for number in numbers:
@@ -81,6 +81,10 @@ class PromptBuilder:
         """Raise `GarPromptError` for a question that is empty, names a region that is not given, or reserved words."""
         if not question.strip():
             raise GarPromptError("the question is empty")
+        try:
+            question.encode()
+        except UnicodeEncodeError:
+            raise GarPromptError("the question holds bytes or half characters that are no text; correct them") from None
         known = self._spec.regions
         foreign = set(_REGION.findall(question)) - {known[number] for number in numbers}
         if foreign:

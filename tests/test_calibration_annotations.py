@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from sample_files import COUNTS, REGION, TEXT, rle
 
-from gar_edge.calibration.annotations import decode_counts, decode_runs, fill_polygon
 from gar_edge.runtime.errors import GarMaskError
+from gar_edge.runtime.regions.polygons import fill_polygon
+from gar_edge.runtime.regions.rle import decode_counts, decode_runs
 
 # Run lengths
 

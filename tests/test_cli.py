@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gar_edge.runtime.cli import number_masks
+from gar_edge.runtime.region_options import RegionArguments, read_arguments
 
 MASKS = {"cup.png": (slice(10, 50), slice(20, 60)), "plate.png": (slice(40, 90), slice(70, 120))}
 
@@ -65,7 +65,7 @@ def test_a_single_region_is_prompt_1_unless_numbered(scene: Path, tiny_bundle: P
 @pytest.mark.parametrize(
     ("texts", "question", "expected"),
     [
-        (["a.png"], None, {-1: "a.png"}),
+        (["a.png"], None, {None: "a.png"}),
         (["3=a.png"], None, {3: "a.png"}),
         (["a.png"], "?", {0: "a.png"}),
         (["a.png", "b=c.png"], "?", {0: "a.png", 1: "b=c.png"}),
@@ -74,8 +74,9 @@ def test_a_single_region_is_prompt_1_unless_numbered(scene: Path, tiny_bundle: P
         (["b.png", "0=a.png"], "?", {0: "a.png", 1: "b.png"}),
     ],
 )
-def test_numbering(texts: list[str], question: str | None, expected: dict[int, str]) -> None:
-    assert number_masks(texts, question) == expected
+def test_numbering(texts: list[str], question: str | None, expected: dict[int | None, str]) -> None:
+    found = read_arguments(RegionArguments(mask=texts), "photo.png", question is None)
+    assert {number: given.region for number, given in found.items()} == expected
 
 
 def test_unnumbered_masks_count_from_0(scene: Path, tiny_bundle: Path) -> None:
@@ -123,7 +124,7 @@ FAILURES = {
     "no image": (("nowhere.png", "--mask", "cup.png"), "nowhere.png: no such image file"),
     "image is text": (("notes.txt", "--mask", "cup.png"), "notes.txt: not an image that can be read"),
     "no mask file": (("photo.png", "--mask", "nowhere.png"), "nowhere.png: no such mask file"),
-    "empty mask": (("photo.png", "--mask", "empty.png"), "region 1: mask is empty"),
+    "empty mask": (("photo.png", "--mask", "empty.png"), "region: mask is empty"),
     "no model": (("photo.png", "--mask", "cup.png", "-m", "nowhere"), "nowhere: no such bundle"),
     "no TensorRT": (("photo.png", "--mask", "cup.png", "--backend", "tensorrt"), "TensorRT "),
 }
@@ -144,7 +145,7 @@ def test_a_mask_of_another_size_warns_in_one_line(scene: Path, tiny_bundle: Path
     Image.open(scene / "cup.png").resize((65, 45)).save(scene / "small.png")
     done = run(scene, "photo.png", "--mask", "small.png", "-m", tiny_bundle, "--max-new-tokens", "1", "--json")
     assert done.returncode == 0
-    assert done.stderr == "warning: region 1: mask is 65x45, the image 130x90: resized by nearest neighbour\n"
+    assert done.stderr == "warning: region: mask is 65x45, the image 130x90: resized by nearest neighbour\n"
 
 
 EXPORT_USAGE = {

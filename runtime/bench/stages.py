@@ -17,7 +17,7 @@ from gar_edge.runtime.backends import open_backend
 from gar_edge.runtime.bundle import Bundle
 from gar_edge.runtime.encode import VisionRunner
 from gar_edge.runtime.gar import Gar, Scene
-from gar_edge.runtime.images import Box
+from gar_edge.runtime.images import Extent
 from gar_edge.runtime.manifest import Manifest
 from gar_edge.runtime.sampling import Options
 from gar_edge.runtime.tensorrt.progress import Watch
@@ -124,7 +124,7 @@ class _Waiting(VisionRunner):
     def encode(self, *arguments: object) -> Buffer:
         return _wait(super().encode(*arguments))  # type: ignore[arg-type]
 
-    def replay(self, features: Buffer, grid: Grid, boxes: Sequence[Box]) -> Buffer:
+    def replay(self, features: Buffer, grid: Grid, boxes: Sequence[Extent]) -> Buffer:
         return _wait(super().replay(features, grid, boxes))
 
 
