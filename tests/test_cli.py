@@ -147,6 +147,13 @@ def test_a_mask_of_another_size_warns_in_one_line(scene: Path, tiny_bundle: Path
     assert done.stderr == "warning: region 1: mask is 65x45, the image 130x90: resized by nearest neighbour\n"
 
 
+def test_a_jpeg_mask_warns_in_one_line(scene: Path, tiny_bundle: Path) -> None:
+    Image.open(scene / "cup.png").save(scene / "cup.jpg")
+    done = run(scene, "photo.png", "--mask", "cup.jpg", "-m", tiny_bundle, "--max-new-tokens", "1", "--json")
+    assert done.returncode == 0
+    assert done.stderr == "warning: cup.jpg: JPEG's lossy compression puts stray pixels into a mask; save it as PNG\n"
+
+
 EXPORT_USAGE = {
     "neither size nor checkpoint": ((), "either --size or --checkpoint"),
     "both": (("--size", "1b", "--checkpoint", "x"), "either --size or --checkpoint"),
