@@ -161,6 +161,7 @@ EXPORT_USAGE = {
     "unknown size": (("--size", "70b"), "70b"),
     "random without size": (("--checkpoint", "x", "--random-weights"), "--size"),
     "revision of a folder": (("--checkpoint", "x", "--revision", "main"), "--revision goes with --size"),
+    "too many tiles": (("--size", "nano", "--max-tiles", "62"), "--max-tiles must be 1 to 61"),
 }
 
 
