@@ -16,6 +16,7 @@ ImageLike = str | Path | Image.Image | NDArray[np.generic]
 MaskLike = ImageLike
 Extent = tuple[float, float, float, float]
 
+_JPEG = ("JPEG", "MPO")  # MPO: several JPEGs in one file, as some cameras write
 _DECODING = threading.Lock()  # the warnings filter, which decides on decompression bombs, belongs to the whole process
 
 
@@ -34,10 +35,16 @@ def load_mask(mask: MaskLike) -> NDArray[np.bool_]:
     """A region as bool [H,W]: true where the mask is neither zero (black) nor wholly transparent.
 
     Takes a path, a Pillow image or an array ([H,W] of bool or numbers, or [H,W,1]). `GarMaskError` otherwise.
+    Warns of a JPEG: what its compression adds around the region is not zero.
     """
     if isinstance(mask, np.ndarray):
         return _mask_array(mask)
     picture = _decoded(mask, GarMaskError, "mask")
+    if picture.format in _JPEG:
+        warnings.warn(
+            f"{_name(mask, 'mask')}: JPEG's lossy compression puts stray pixels into a mask; save it as PNG",
+            stacklevel=2,
+        )
     if picture.mode in ("1", "L", "I", "F") or picture.mode.startswith("I;16"):
         return _mask_array(np.asarray(picture))
     colours = np.asarray(_converted(picture, "RGBA", GarMaskError, _name(mask, "mask")))
@@ -96,16 +103,16 @@ def mask_box(mask: NDArray[np.bool_]) -> Extent:
 
 
 def _decoded(source: str | Path | Image.Image, error: type[GarError], what: str) -> Image.Image:
-    """The decoded Pillow image, upright, or the error that says why not."""
+    """The decoded Pillow image, upright, with its file's format; or the error that says why not."""
     name = _name(source, what)
     try:
         with _DECODING, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what Pillow remarks on odd files either hurts, and is raised, or does not
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             if isinstance(source, Image.Image):
-                return ImageOps.exif_transpose(source)  # a copy, decoded
+                return _upright(source)
             with Image.open(source) as picture:
-                return ImageOps.exif_transpose(picture)
+                return _upright(picture)
     except FileNotFoundError:
         raise error(f"{name}: no such {what} file") from None
     except IsADirectoryError:
@@ -119,6 +126,13 @@ def _decoded(source: str | Path | Image.Image, error: type[GarError], what: str)
     except Exception as problem:  # Pillow's decoders raise whatever comes to them where a file is damaged
         reason = " ".join(str(problem).split()) or type(problem).__name__
         raise error(f"{name}: damaged or unreadable {what} ({reason})") from None
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """A decoded copy. Pillow's own would not know the format any more."""
+    copy = ImageOps.exif_transpose(picture)
+    copy.format = picture.format
+    return copy
 
 
 def _two_valued(array: NDArray[np.generic]) -> bool:

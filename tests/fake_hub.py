@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 TOKEN = "hf_secret"
 NEWER, OLDER = "b" * 40, "a" * 40  # commits
 CHUNK = 10 << 20  # the client writes what it received in pieces of this size
+PATIENCE = 600  # seconds: a busy machine takes its time to start a process
 
 
 @dataclass
@@ -148,7 +149,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             self.reply(206 if begin else 200, data[begin:], headers, cut)
             if cut is not None and repository.stalled is not None:
                 self.wfile.flush()
-                repository.stalled.wait(30)
+                repository.stalled.wait(PATIENCE)
             if cut is not None and repository.reset:
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 self.wfile.close()

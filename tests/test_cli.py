@@ -148,6 +148,13 @@ def test_a_mask_of_another_size_warns_in_one_line(scene: Path, tiny_bundle: Path
     assert done.stderr == "warning: region: mask is 65x45, the image 130x90: resized by nearest neighbour\n"
 
 
+def test_a_jpeg_mask_warns_in_one_line(scene: Path, tiny_bundle: Path) -> None:
+    Image.open(scene / "cup.png").save(scene / "cup.jpg")
+    done = run(scene, "photo.png", "--mask", "cup.jpg", "-m", tiny_bundle, "--max-new-tokens", "1", "--json")
+    assert done.returncode == 0
+    assert done.stderr == "warning: cup.jpg: JPEG's lossy compression puts stray pixels into a mask; save it as PNG\n"
+
+
 EXPORT_USAGE = {
     "neither size nor checkpoint": ((), "either --size or --checkpoint"),
     "both": (("--size", "1b", "--checkpoint", "x"), "either --size or --checkpoint"),
@@ -155,6 +162,7 @@ EXPORT_USAGE = {
     "unknown size": (("--size", "70b"), "70b"),
     "random without size": (("--checkpoint", "x", "--random-weights"), "--size"),
     "revision of a folder": (("--checkpoint", "x", "--revision", "main"), "--revision goes with --size"),
+    "too many tiles": (("--size", "nano", "--max-tiles", "62"), "--max-tiles must be 1 to 61"),
 }
 
 

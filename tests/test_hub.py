@@ -14,7 +14,7 @@ from threading import Event
 from typing import Any
 
 import pytest
-from fake_hub import CHUNK, NEWER, OLDER, TOKEN, Hub, Repository
+from fake_hub import CHUNK, NEWER, OLDER, PATIENCE, TOKEN, Hub, Repository
 
 # A process that downloads what it is told on stdin: huggingface_hub reads its environment when imported.
 DRIVER = """
@@ -68,7 +68,7 @@ class Driver:
         return answer["error"]
 
     def close(self) -> None:
-        self._process.communicate(timeout=10)
+        self._process.communicate(timeout=PATIENCE)
 
 
 def environment(url: str, home: Path) -> dict[str, str]:
@@ -157,14 +157,13 @@ def kill_halfway(driver: Driver, hub: Hub, repository: str) -> Path:
     """A download whose process is killed in the middle of the weights; what is left of them."""
     before = set(driver.home.rglob("*.part"))
     command = [sys.executable, "-c", f"from gar_edge.models.hub import download; download({repository!r})"]
+    parts: list[Path] = []
     with subprocess.Popen(command, env=environment(hub.url, driver.home), stderr=subprocess.DEVNULL) as process:
-        for _ in range(600):
+        while not parts and process.poll() is None:
+            time.sleep(0.05)
             parts = [
                 path for path in driver.home.rglob("*.part") if path not in before and path.stat().st_size >= CHUNK
             ]
-            if parts:
-                break
-            time.sleep(0.05)
         process.kill()
     stalled = hub.repositories[repository].stalled
     assert stalled is not None
@@ -282,7 +281,7 @@ def commands(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dic
 def test_a_hub_error_ends_the_command_with_one_line_and_code_1(
     commands: dict[str, subprocess.Popen[str]], name: str, beginning: str
 ) -> None:
-    output, errors = commands[name].communicate(timeout=60)
+    output, errors = commands[name].communicate(timeout=PATIENCE)
     assert commands[name].returncode == 1
     assert output == ""
     (line,) = errors.splitlines()

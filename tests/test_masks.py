@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,20 @@ def test_transparent_pixels_of_a_mask_are_not_marked(tmp_path: Path) -> None:
     rgba[..., 3] = REGION * 255
     Image.fromarray(rgba).save(tmp_path / "m.png")
     np.testing.assert_array_equal(load_mask(tmp_path / "m.png"), REGION)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("opened", [False, True], ids=["path", "Pillow image"])
+def test_a_jpeg_mask_is_read_with_a_warning_of_its_stray_pixels(tmp_path: Path, mode: str, opened: bool) -> None:
+    region = np.zeros((40, 40), bool)
+    region[11:27, 13:30] = True
+    Image.fromarray(region.astype(np.uint8) * 255).convert(mode).save(tmp_path / "m.jpg", quality=75)
+    name = "mask" if opened else re.escape(str(tmp_path / "m.jpg"))
+    with pytest.warns(UserWarning, match=rf"^{name}: JPEG's lossy compression .* save it as PNG$") as caught:
+        found = load_mask(Image.open(tmp_path / "m.jpg") if opened else tmp_path / "m.jpg")
+    assert len(caught) == 1
+    assert found[region].all()
+    assert found[~region].sum() > 0  # the noise that is warned of
 
 
 @pytest.mark.parametrize("dtype", ["bool", "uint8", "int64", "float32", "float64"])

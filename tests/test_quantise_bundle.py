@@ -30,7 +30,7 @@ from gar_edge.models.checkpoint import Checkpoint
 from gar_edge.models.sizes import Preset
 from gar_edge.models.standin import random_checkpoint_of
 from gar_edge.runtime import Gar, Options
-from gar_edge.runtime.errors import GarCalibrationError
+from gar_edge.runtime.errors import GarOptionError
 from gar_edge.runtime.preprocess import cut_mask, cut_tiles
 
 FUSED = {"MatMulIntegerToFloat", "QGemm", "MatMulNBits", "DynamicQuantizeMatMul"}
@@ -229,7 +229,7 @@ def test_chosen_layers_stay_float(tmp_path: Path) -> None:
     assert {entry["site"]: entry["why"] for entry in account["kept_float"]} == dict.fromkeys(names, "asked for")
     assert optimised(tmp_path / "b" / "decoder_cpu.onnx", tmp_path)["MatMul"] == 1
     assert export(tmp_path / "all", data, samples=2, keep_float="none")["kept_float"] == []
-    with pytest.raises(GarCalibrationError, match=r"no layer is named layers\.9\.down_proj"):
+    with pytest.raises(GarOptionError, match=r"no layer is named layers\.9\.down_proj"):
         export(tmp_path / "no", data, samples=2, keep_float=("layers.9.down_proj", names[0]))
     assert not (tmp_path / "no").exists()
 

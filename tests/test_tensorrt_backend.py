@@ -148,13 +148,9 @@ def test_a_small_staging_budget_only_waits_more(
     assert gar.open(image).describe(masks[0], options=OPTIONS).tokens == expected[0].tokens
 
 
+@pytest.mark.usefixtures("fake_gpu")
 def test_prefill_in_chunks(
-    own_nano: Path,
-    fake_gpu: FakeGpu,
-    image: np.ndarray,
-    masks: Masks,
-    expected: list[Answer],
-    monkeypatch: pytest.MonkeyPatch,
+    own_nano: Path, image: np.ndarray, masks: Masks, expected: list[Answer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gar_edge.runtime.tensorrt.plan.PREFILL_CHUNK", 64)
     gar = Gar.load(own_nano, backend="tensorrt")
