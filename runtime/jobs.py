@@ -117,10 +117,12 @@ def _answer(job: Job, pictures: _Pictures, options: Options, segment: Segmenter)
     question = job.field["question"]
     asked = None if question.value in (None, "") else question.text()
     scene = pictures.open(job.field["image"].text())
-    regions = entry_regions(job.field, pictures.folder)
-    if asked is None and list(regions) == [0]:
-        regions = {pictures.default_region: regions[0]}
-    masks = {number: find_mask(region, scene.image, segment, f"region {number}") for number, region in regions.items()}
+    masks = {
+        number: find_mask(region, scene.image, segment, f"region {number}")
+        for number, region in entry_regions(job.field, pictures.folder).items()
+    }
+    if asked is None and list(masks) == [0]:
+        masks = {pictures.default_region: masks[0]}
     return scene.stream(asked, masks, options).finish()
 
 

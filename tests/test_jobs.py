@@ -76,7 +76,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("lines", [False, True])
-@pytest.mark.filterwarnings("ignore:region 1")
+@pytest.mark.filterwarnings("ignore:region 0")
 def test_a_bad_job_gets_its_error_as_its_line_and_stops_no_other(folder: Path, gar: Gar, lines: bool) -> None:
     entries = [*MANY, "{"] if lines else MANY
     tallies: list[Tally] = []
