@@ -11,6 +11,7 @@ from pathlib import Path
 
 import typer
 
+from gar_edge.runtime.answer import Answer
 from gar_edge.runtime.errors import GarError, GarPromptError
 from gar_edge.runtime.first_run import ABOUT_NANO, NANO, export_nano
 from gar_edge.runtime.gar import Gar, Scene
@@ -69,12 +70,19 @@ class Output:
                 sys.stdout.flush()
             print(flush=True)
         answer = stream.finish()
-        if answer.finish_reason == "length" and not self.as_json:
-            enough = len(answer.tokens) == self.max_new_tokens
-            why = "--max-new-tokens allows more" if enough else "the model's context is full"
+        why = self._why_cut_off(answer)
+        if why is not None and not self.as_json:
             print(f"(cut off after {len(answer.tokens)} tokens; {why})", file=sys.stderr)
         if self.overlay is not None:
             draw_overlay(scene.image, masks, question, answer.text).save(self.overlay)
+
+    def _why_cut_off(self, answer: Answer) -> str | None:
+        if answer.finish_reason == "timeout":
+            return "--seconds allows more"
+        if answer.finish_reason == "length":
+            enough = len(answer.tokens) == self.max_new_tokens
+            return "--max-new-tokens allows more" if enough else "the model's context is full"
+        return None
 
 
 def ask_about(

@@ -133,6 +133,23 @@ def run(
         list[str] | None,
         typer.Option(help="A text that ends the answer; may be repeated.", show_default=False, rich_help_panel=ANSWER),
     ] = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option(
+            min=0.001,
+            help="End the answer after so long. Default: no limit.",
+            show_default=False,
+            rich_help_panel=ANSWER,
+        ),
+    ] = None,
+    speculate: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Guess so many tokens ahead where the text repeats itself; the answer stays the same.",
+            rich_help_panel=ANSWER,
+        ),
+    ] = 0,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object instead of the text.", rich_help_panel=ANSWER)
     ] = False,
@@ -202,7 +219,9 @@ def run(
     engine = Engine(model, backend.value, compat, threads)
     output = Output(as_json, overlay, max_new_tokens)
     try:
-        options = Options(max_new_tokens, temperature, top_p, top_k, seed, tuple(stop or ()))
+        options = Options(
+            max_new_tokens, temperature, top_p, top_k, seed, tuple(stop or ()), seconds=seconds, speculate=speculate
+        )
     except GarPromptError as error:
         raise typer.BadParameter(str(error)) from None
     if (jobs is None) != (jsonl is None):

@@ -53,6 +53,17 @@ def test_text_and_json_say_the_same(scene: Path, tiny_bundle: Path) -> None:
     assert "cut off after 12 tokens" in plain.stderr
 
 
+def test_guessing_ahead_and_time_limits(scene: Path, tiny_bundle: Path) -> None:
+    arguments = ("photo.png", "--mask", "cup.png", "-m", tiny_bundle, "--max-new-tokens", "12")
+    plain = run(scene, *arguments)
+    assert run(scene, *arguments, "--speculate", "8").stdout == plain.stdout
+    hurried = run(scene, *arguments[:-1], "400", "--seconds", "0.001")
+    assert hurried.returncode == 0
+    assert "--seconds allows more" in hurried.stderr
+    wrong = run(scene, *arguments, "--seconds", "0")
+    assert (wrong.returncode, len(wrong.stderr.splitlines())) == (2, 1)
+
+
 def test_a_single_region_is_prompt_1_unless_numbered(scene: Path, tiny_bundle: Path) -> None:
     def tokens(*masks: str) -> list[int]:
         done = run(scene, "photo.png", *masks, "-m", tiny_bundle, "--max-new-tokens", "12", "--json")
