@@ -65,7 +65,7 @@ class BatchAnswers:
 
     def __iter__(self) -> Iterator[tuple[int, Answer]]:
         gar, speaking, waiting = self._gar, self._speaking, self._waiting
-        capacity = gar.decoder.capacity_for(max(request.positions for request in self._requests))
+        capacity = max(request.positions for request in self._requests)
         places = plan_places(gar, len(waiting), capacity)
         batch = SequenceBatch(gar.decoder, places, capacity)
         check = self._options.watchman()

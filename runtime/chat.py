@@ -17,8 +17,6 @@ from gar_edge.runtime.stream import AnswerStream
 if TYPE_CHECKING:
     from gar_edge.runtime.gar import Gar
 
-SPARE = 512  # cache positions kept free for the turns to come; a conversation that needs more prefills anew
-
 
 class Chat:
     """Questions that build on one another.
@@ -55,7 +53,7 @@ class Chat:
             turns = [*turns, Turn(self._latest.finish().text, question)]
         first = question if self._first is None else self._first
         ids = self._gar.prompts.build(first, list(self._regions), len(self._picture.tiles.pixels), turns)
-        request = Request.of(self._gar, ids, self._regions, self._options, SPARE)
+        request = Request.of(self._gar, ids, self._regions, self._options)
         opening, self._preprocess_ms = self._preprocess_ms, 0.0
         self._first, self._turns = first, turns
         self._latest = AnswerStream(self._gar, self._picture, request, StopWatch(), opening)

@@ -24,16 +24,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Request:
-    """A prompt's token ids [S], the masks [H,W] of its regions, and how its answer is made.
-
-    room: how many tokens the answer may have. positions: that the cache should have.
-    """
+    """A prompt's token ids [S], the masks [H,W] of its regions, and `room`: how many tokens the answer may have."""
 
     ids: NDArray[np.int64]
     regions: Mapping[int, NDArray[np.bool_]]
     options: Options
     room: int
-    positions: int
 
     @classmethod
     def of(
@@ -42,9 +38,8 @@ class Request:
         ids: NDArray[np.int64],
         regions: Mapping[int, NDArray[np.bool_]],
         options: Options,
-        spare: int = 0,
     ) -> Request:
-        """Spare: positions to have in reserve behind the answer. `GarPromptError` where there is no room for one."""
+        """`GarPromptError` where the prompt leaves no room for an answer."""
         longest, context = gar.decoder.longest, gar.manifest.dimensions.context
         if len(ids) >= longest:
             holder, larger = "the model takes", ""
@@ -53,8 +48,12 @@ class Request:
             raise GarPromptError(
                 f"the prompt has {len(ids)} tokens, {holder} {longest}; lower --max-tiles (max_tiles){larger}"
             )
-        room = min(options.max_new_tokens, longest - len(ids))
-        return cls(ids, regions, options, room, min(len(ids) + room + spare, longest))
+        return cls(ids, regions, options, min(options.max_new_tokens, longest - len(ids)))
+
+    @property
+    def positions(self) -> int:
+        """Of the prompt and the longest answer."""
+        return len(self.ids) + self.room
 
     def answer(self, gar: Gar, picture: Picture, transcript: Transcript, timings: Timings, reuse: Reuse) -> Answer:
         """What has been said, as far as it has been."""

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from gar_edge.runtime.decode import DecoderRunner
 
 
+CAPACITY_STEP = 64  # cache capacities are multiples of this
+
+
 class Prediction:
     """What follows N selected positions; in the engine's memory until it is read, and gone with the next run."""
 
@@ -93,6 +96,11 @@ class TokenSequence(ABC):
         """No engine checks where it is told to write, and beyond the cache lies other memory."""
         if self.length + count > self.capacity:
             raise GarBackendError(f"the cache holds {self.capacity} positions, {self.length + count} were asked of it")
+
+
+def round_up(positions: int) -> int:
+    """Slots of a cache for so many positions."""
+    return -(-positions // CAPACITY_STEP) * CAPACITY_STEP
 
 
 def last(count: int, wanted: int) -> NDArray[np.int64]:

@@ -109,7 +109,7 @@ class AnswerStream:
         """A sequence, empty or holding the prompt's beginning, and the embeddings [S,C] of the rest of the prompt."""
         gar, request = self._gar, self._request
         kept = gar.kept.take()
-        fits = kept is not None and kept.sequence.capacity >= len(request.ids) + request.room
+        fits = kept is not None and kept.sequence.capacity >= request.positions
         common = kept.common(self._picture.key, request.regions, request.ids) if kept is not None and fits else 0
         if kept is not None and common >= features_end(gar, request.ids):
             kept.sequence.rewind(common)

@@ -104,7 +104,7 @@ def test_too_little_memory_shrinks_the_batch_and_says_so(
     scene, options = gar.open(picture), Options(max_new_tokens=4)
     expected = [answer.tokens for answer in scene.describe_all(masks, options)]
     length = gar.open(picture).describe(masks[0], options=options).prompt_tokens + options.max_new_tokens
-    one = gar.decoder.cache_bytes(gar.decoder.capacity_for(length))
+    one = gar.decoder.cache_bytes(length)
     for free, at_once in ((5 * one, 2), (one, 1)):
         monkeypatch.setattr(gar.backend, "free_memory", lambda free=free: free)
         with pytest.warns(UserWarning, match=rf"do not fit.*: {at_once} regions are answered at a time"):

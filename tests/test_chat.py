@@ -83,19 +83,6 @@ def test_the_first_question_names_every_region(gar: Gar) -> None:
     assert chat.ask(FIRST).tokens
 
 
-def test_a_conversation_longer_than_its_reserve_goes_on(gar: Gar, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gar_edge.runtime.chat.SPARE", 0)
-    chat = gar.open(EXAMPLES / "scene_1.png").chat(MASKS, OPTIONS)
-    answers = [chat.ask(FIRST), *(chat.ask("What colour is <Prompt0>?") for _ in range(4))]
-    assert any(answer.reuse.tokens_reused == 0 for answer in answers[1:])  # a larger cache had to be made
-    roomy = gar.open(EXAMPLES / "scene_1.png")
-    monkeypatch.setattr("gar_edge.runtime.chat.SPARE", 512)
-    chat = roomy.chat(MASKS, OPTIONS)
-    again = [chat.ask(FIRST), *(chat.ask("What colour is <Prompt0>?") for _ in range(4))]
-    assert [answer.tokens for answer in again] == [answer.tokens for answer in answers]
-    assert all(answer.reuse.tokens_reused > 0 for answer in again[1:])
-
-
 def test_a_conversation_that_fills_the_context_ends_with_an_error(gar: Gar) -> None:
     chat = gar.open(EXAMPLES / "scene_1.png").chat(MASKS, OPTIONS)
     chat.ask(FIRST)

@@ -15,7 +15,7 @@ from conftest import SHAPES
 from gar_edge.models.checkpoint import Checkpoint
 from gar_edge.models.llama import AppendingDecoder, Decoder, causal_mask
 from gar_edge.models.weights import build_module, decoder_recipes, load_parameters
-from gar_edge.runtime import decode
+from gar_edge.runtime import GarBackendError, in_place
 from gar_edge.runtime.backend import Buffer
 from gar_edge.runtime.choices import DecoderName
 from gar_edge.runtime.gar import Gar
@@ -186,21 +186,49 @@ def test_a_batch_of_pasts_of_different_lengths(
     assert_same(logits, expected[[length + count - 1 for length in lengths]])
 
 
-def test_the_cache_is_allocated_once_and_updated_in_place(bundle: Path, embeds: np.ndarray) -> None:
+def test_the_cache_is_updated_in_place(bundle: Path, embeds: np.ndarray) -> None:
     gar = Gar.load(bundle)
     sequence = gar.decoder.start(10)
+    sequence.step(embeds[:1])
     caches = [cache.read() for cache in sequence._caches._buffers.values()]
     addresses = [cache.ctypes.data for cache in caches]
-    sequence.step(embeds[:1]).logits()[0]
     sequence.step(embeds[1:2])
     assert [cache.read().ctypes.data for cache in sequence._caches._buffers.values()] == addresses
     for cache in caches:
         written = np.abs(cache).sum(axis=(0, 1, 3)) > 0
-        assert written.tolist() == [True, True] + [False] * (sequence.capacity - 2)
+        assert written.tolist() == [True, True] + [False] * (sequence._caches.slots - 2)
 
 
-def test_capacity_fits_the_request(tiny_bundle: Path) -> None:
-    decoder = Gar.load(tiny_bundle).decoder
-    assert decoder.start(1).capacity == decode.CAPACITY_STEP
-    assert decoder.start(decode.CAPACITY_STEP + 1).capacity == 2 * decode.CAPACITY_STEP
-    assert decoder.start(decoder.dims.context).capacity == decoder.dims.context
+def test_a_cache_grows_with_its_use_and_keeps_what_it_holds(
+    bundle: Path, embeds: np.ndarray, expected: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Attention covers all slots, so there are never many more than positions."""
+    monkeypatch.setattr(in_place, "STEPS_AHEAD", 10)
+    gar = Gar.load(bundle)
+    sequence, slots = gar.decoder.start(POSITIONS), []
+    assert isinstance(sequence, in_place.InPlaceSequence)
+    found = []
+    for begin, end in pairwise([0, 50, 130, *range(131, 205)]):
+        with embedded(gar, embeds[begin:end]) as rows:
+            made = sequence.step(embeds[begin:end]) if end == begin + 1 else sequence.prefill(rows)
+            found.append(made.logits()[0])
+        slots.append(sequence._caches.slots)
+    assert slots[:2] == [64, 192]
+    assert slots[-1] == 256
+    assert_same(np.stack(found), expected[[49, 129, *range(130, 204)]])
+    sequence.restart()
+    assert sequence._caches.slots == 0
+    assert_same(sequence.step(embeds[:1]).logits()[0], expected[0])
+
+
+def test_a_sequence_may_fill_the_context_and_no_more(tiny_bundle: Path) -> None:
+    gar = Gar.load(tiny_bundle)
+    context = gar.decoder.dims.context
+    sequence = gar.decoder.start(1)
+    assert sequence.capacity == context
+    rows = np.random.default_rng(0).standard_normal((context, gar.decoder.dims.hidden)).astype(np.float32)
+    with embedded(gar, rows[:-1]) as begin:
+        sequence.prefill(begin)
+    sequence.step(rows[-1:])
+    with pytest.raises(GarBackendError, match=f"the cache holds {context} positions"):
+        sequence.step(rows[:1])

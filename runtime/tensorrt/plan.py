@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from gar_edge.runtime.decode import CAPACITY_STEP, PREFILL_CHUNK, SELECTED_AT_ONCE
+from gar_edge.runtime.decode import PREFILL_CHUNK, SELECTED_AT_ONCE
 from gar_edge.runtime.encode import TILES_AT_ONCE
 from gar_edge.runtime.errors import GarBackendError
 from gar_edge.runtime.manifest import Graph, Manifest
+from gar_edge.runtime.sequence import round_up
 
 TEXT_TOKENS = 256  # room for a prompt's words, beside tiles and regions
 NEW_TOKENS = 256  # room for an answer after the longest prompt; after shorter prompts there is more
@@ -41,7 +42,7 @@ class Limits:
 
     @classmethod
     def of(cls, manifest: Manifest, tiles: int | None = None, capacity: int | None = None) -> Limits:
-        """What was asked for, or what the bundle's own limits need; capacities are multiples of `CAPACITY_STEP`.
+        """What was asked for, or what the bundle's own limits need; capacities are rounded up.
 
         `GarBackendError` for what the model's context does not hold.
         """
@@ -60,8 +61,7 @@ class Limits:
             raise GarBackendError(
                 f"a capacity of {capacity} does not suit this model; take {smallest} to {dims.context}"
             )
-        rounded = -(-capacity // CAPACITY_STEP) * CAPACITY_STEP
-        return cls(tiles, min(rounded, dims.context))
+        return cls(tiles, min(round_up(capacity), dims.context))
 
 
 def plan_of(graph: str, manifest: Manifest, limits: Limits, plugin: bool) -> Plan:
