@@ -1,88 +1,28 @@
-"""Regions as files on disk give them: regions.json, COCO annotations, or a mask image beside each picture.
-
-Run-length encoding is COCO's: columns from left to right, each from top to bottom, runs of 0 and 1 in turn beginning
-with 0. Its text form writes a run as 5-bit groups, lowest first, in characters from "0" on; bit 5 says that another
-group follows, the last group carries the sign, and from the fourth run on the difference to the run two before is
-written (pycocotools, common/maskApi.c).
-"""
+"""Pictures with regions as folders give them: regions.json, COCO annotations, or a mask image beside each picture."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from gar_edge.runtime.errors import GarCalibrationError, GarError, GarImageError, GarMaskError
-from gar_edge.runtime.images import fit_mask, load_image, load_mask
-
-Mask = NDArray[np.bool_]
+from gar_edge.runtime.errors import GarCalibrationError, GarImageError
+from gar_edge.runtime.images import load_image
+from gar_edge.runtime.regions.fields import Field, read_json
+from gar_edge.runtime.regions.files import read_segmentation
+from gar_edge.runtime.regions.find import Marked
+from gar_edge.runtime.regions.labels import MaskFile
+from gar_edge.runtime.regions.rle import read_runs
 
 REMEDY = "put NAME_mask.png beside each, or a regions.json or COCO annotations"
 _PICTURES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp"))
 _MASK_STEM = re.compile(r"(?P<stem>.+?)(?:_mask(?:_(?P<number>\d+))?|\.mask)")
 _NUMBERED = re.compile(r"(?P<stem>.+)_(?P<number>\d+)")
-_MOST_GROUPS = 7  # of 5 bits: a longer run exceeds every picture
-_FURTHEST = 1e6  # pixels: beyond it a polygon's coordinate is an error, not a point
-
-
-class Region(Protocol):
-    """One marked region of a picture."""
-
-    def mask(self, width: int, height: int) -> Mask:
-        """The region as bool [height,width]; `GarMaskError` where it cannot be read."""
-
-
-@dataclass(frozen=True)
-class Runs:
-    """A run-length encoded mask [height,width]; `counts` as a list or in the text form."""
-
-    width: int
-    height: int
-    counts: str | Sequence[int]
-
-    def mask(self, width: int, height: int) -> Mask:
-        counts = decode_counts(self.counts) if isinstance(self.counts, str) else self.counts
-        return fit_mask(decode_runs(counts, self.width, self.height), width, height)
-
-
-@dataclass(frozen=True)
-class Polygons:
-    """Outlines (x1, y1, x2, y2, …; pixels) that together make one region of a picture of `size` (width, height)."""
-
-    outlines: Sequence[Sequence[float]]
-    size: tuple[int, int] | None
-
-    def mask(self, width: int, height: int) -> Mask:
-        filled = np.zeros(_checked(*(self.size or (width, height)))[::-1], np.bool_)
-        for outline in self.outlines:
-            if len(outline) < 6 or len(outline) % 2:
-                raise GarMaskError(
-                    f"a polygon of {len(outline)} numbers; three points or more are needed, x and y each"
-                )
-            if not all(-_FURTHEST < at < _FURTHEST for at in outline):
-                raise GarMaskError(f"a polygon leaves the range of ±{_FURTHEST:.0f} pixels")
-            filled |= fill_polygon(np.reshape(outline, (-1, 2)), *filled.shape[::-1])
-        return fit_mask(filled, width, height)
-
-
-@dataclass(frozen=True)
-class MaskFile:
-    """A mask image."""
-
-    path: Path
-
-    def mask(self, width: int, height: int) -> Mask:
-        try:
-            return fit_mask(load_mask(self.path), width, height)
-        except GarMaskError as error:
-            raise GarMaskError(f"{self.path.name}: {_without_path(error, self.path)}") from None
 
 
 @dataclass(frozen=True)
@@ -94,7 +34,7 @@ class Entry:
 
     name: str
     folders: tuple[Path, ...]
-    regions: tuple[Region, ...]
+    regions: tuple[Marked, ...]
     question: str | None = None
     together: bool = False
 
@@ -111,7 +51,7 @@ class Entry:
         try:
             return load_image(path)
         except GarImageError as error:
-            raise GarImageError(_without_path(error, path)) from None
+            raise GarImageError(str(error).removeprefix(f"{path}: ")) from None
 
 
 def read_folder(folder: Path) -> tuple[str, list[Entry]]:
@@ -126,9 +66,11 @@ def read_folder(folder: Path) -> tuple[str, list[Entry]]:
             raise GarCalibrationError(f"{folder}: {what}; give one with pictures and their masks")
         if (folder / "regions.json").is_file():
             return "regions.json", list(_regions_json(folder / "regions.json"))
-        files = {path: _json(path) for path in sorted(folder.glob("*.json")) if path.is_file()}
+        files = {path: read_json(path, GarCalibrationError) for path in sorted(folder.glob("*.json")) if path.is_file()}
         coco = [
-            path for path, data in files.items() if isinstance(data, dict) and {"images", "annotations"} <= set(data)
+            path
+            for path, data in files.items()
+            if isinstance(data.value, dict) and {"images", "annotations"} <= set(data.value)
         ]
         if len(coco) > 1:
             names = ", ".join(path.name for path in coco)
@@ -140,136 +82,20 @@ def read_folder(folder: Path) -> tuple[str, list[Entry]]:
         raise GarCalibrationError(f"{folder}: cannot be read ({error.strerror})") from None
 
 
-def decode_counts(text: str) -> list[int]:
-    """The runs that COCO's text form stands for; `GarMaskError` where it is none."""
-    counts: list[int] = []
-    value = groups = 0
-    for character in text:
-        code = ord(character) - 48
-        if not 0 <= code < 64 or groups == _MOST_GROUPS:
-            raise GarMaskError("its counts are not COCO run lengths")
-        value |= (code & 31) << 5 * groups
-        groups += 1
-        if code & 32:
-            continue
-        if code & 16:
-            value -= 1 << 5 * groups
-        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
-        value = groups = 0
-    if groups:
-        raise GarMaskError("its counts end in the middle of a run")
-    return counts
-
-
-def decode_runs(counts: Sequence[int], width: int, height: int) -> Mask:
-    """Run lengths as bool [height,width]; `GarMaskError` where they do not add up to that."""
-    _checked(width, height)
-    if any(count < 0 for count in counts):
-        raise GarMaskError("its counts have a negative run")
-    if sum(counts) != width * height:
-        raise GarMaskError(f"its counts cover {sum(counts)} pixels, its size {width}x{height} has {width * height}")
-    marked = np.arange(len(counts)) % 2 == 1
-    return np.repeat(marked, counts).reshape(width, height).T
-
-
-def fill_polygon(points: NDArray[np.floating], width: int, height: int) -> Mask:
-    """The pixels, as bool [height,width], whose centres the outline [n,2] (x, y) goes round, by the even-odd rule."""
-    flips = np.zeros((height, width + 1), np.bool_)  # [y, x]: inside and outside change places from x on
-    for (x1, y1), (x2, y2) in zip(points, np.roll(points, -1, axis=0), strict=True):
-        first, last = np.clip(np.ceil(np.sort([y1, y2]) - 0.5), 0, height).astype(int)
-        rows = np.arange(first, last)
-        if len(rows):
-            crossings = x1 + (rows + 0.5 - y1) * (x2 - x1) / (y2 - y1)
-            flips[rows, np.clip(np.ceil(crossings - 0.5), 0, width).astype(int)] ^= True
-    return np.logical_xor.accumulate(flips, axis=1)[:, :width]
-
-
-def _checked(width: int, height: int) -> tuple[int, int]:
-    """The size, unless it would fill the memory."""
-    if Image.MAX_IMAGE_PIXELS and width * height > Image.MAX_IMAGE_PIXELS:
-        raise GarMaskError(f"its size {width}x{height} is over {Image.MAX_IMAGE_PIXELS} pixels")
-    return width, height
-
-
-def _without_path(error: GarError, path: Path) -> str:
-    return str(error).removeprefix(f"{path}: ")
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise GarCalibrationError(f"{path}: not JSON that can be read ({reason}); correct or remove it") from None
-
-
-@dataclass(frozen=True)
-class _Field:
-    """A value in a JSON file and the way to it, which errors name."""
-
-    file: Path
-    where: str
-    value: Any
-
-    def __getitem__(self, key: str) -> _Field:
-        """A field of an object; its value is None where there is none."""
-        if not isinstance(self.value, dict):
-            raise self.wrong("an object")
-        return _Field(self.file, f"{self.where}.{key}".lstrip("."), self.value.get(key))
-
-    def items(self) -> Iterator[_Field]:
-        """The elements of a list."""
-        if not isinstance(self.value, list):
-            raise self.wrong("a list")
-        return (_Field(self.file, f"{self.where}[{i}]", value) for i, value in enumerate(self.value))
-
-    def text(self) -> str:
-        if not isinstance(self.value, str) or not self.value.strip():
-            raise self.wrong("a text")
-        return self.value
-
-    def whole(self, least: int = 0) -> int:
-        if type(self.value) is not int or self.value < least:  # a bool is no number here
-            raise self.wrong(f"a whole number from {least} on")
-        return self.value
-
-    def numbers(self, expected: str, *kinds: type) -> list[Any]:
-        """A list of nothing but numbers of these types, as it is: there may be millions."""
-        if not isinstance(self.value, list):
-            raise self.wrong("a list")
-        if {type(at) for at in self.value} <= set(kinds):
-            return self.value
-        raise next(item for item in self.items() if type(item.value) not in kinds).wrong(expected)
-
-    def runs(self) -> Runs:
-        """COCO run-length encoding: {"size": [height, width], "counts": text or list}."""
-        counts = self["counts"]
-        coded = counts.text() if isinstance(counts.value, str) else counts.numbers("a whole number", int)
-        size = [side.whole(1) for side in self["size"].items()]
-        if len(size) != 2:
-            raise self["size"].wrong("[height, width]")
-        return Runs(size[1], size[0], coded)
-
-    def wrong(self, expected: str) -> GarCalibrationError:
-        found = "missing" if self.value is None else f"is {json.dumps(self.value)[:40]}"
-        return GarCalibrationError(f"{self.file}: {self.where or 'the file'} {found}; it must be {expected}")
-
-
 def _regions_json(path: Path) -> Iterator[Entry]:
-    for item in _Field(path, "", _json(path)).items():
+    for item in read_json(path, GarCalibrationError).items():
         question = item["question"]
         yield Entry(
             item["image"].text(),
             (path.parent,),
-            tuple(region.runs() for region in item["mask_rles"].items()),
+            tuple(read_runs(region) for region in item["mask_rles"].items()),
             None if question.value in (None, "") else question.text(),
             together=True,
         )
 
 
-def _coco(path: Path, data: Any) -> Iterator[Entry]:
-    root = _Field(path, "", data)
-    regions: dict[Any, list[Region]] = {}
+def _coco(path: Path, root: Field) -> Iterator[Entry]:
+    regions: dict[Any, list[Marked]] = {}
     sizes: dict[Any, tuple[int, int] | None] = {}
     for image in root["images"].items():
         key = _key(image["id"])
@@ -285,18 +111,14 @@ def _coco(path: Path, data: Any) -> Iterator[Entry]:
             raise GarCalibrationError(
                 f"{path}: {owner.where} is {key!r}, which images lacks; add the picture or drop the annotation"
             )
-        if isinstance(shape.value, dict):
-            regions[key].append(shape.runs())
-        else:
-            outlines = [outline.numbers("a number", int, float) for outline in shape.items()]
-            regions[key].append(Polygons(outlines, sizes[key]))
+        regions[key].append(read_segmentation(shape, sizes[key]))
     folders = (path.parent, path.parent / "images")
     for image in root["images"].items():
         if found := regions[image["id"].value]:
             yield Entry(image["file_name"].text(), folders, tuple(found))
 
 
-def _key(field: _Field) -> int | str:
+def _key(field: Field) -> int | str:
     return field.text() if isinstance(field.value, str) else field.whole()
 
 

@@ -80,7 +80,8 @@ def _logits(gar: Gar, embeds: NDArray[np.float32], tokens: Sequence[int]) -> lis
     sequence = gar.decoder.start(len(embeds) + len(tokens))
     buffer = gar.backend.empty(embeds.shape, gar.decoder.dtype)
     buffer.write(embeds.astype(gar.decoder.dtype))
-    return [sequence.prefill(buffer), *(sequence.step(gar.bundle.embed(token)) for token in tokens)]
+    first = sequence.prefill(buffer).logits()
+    return [first[0], *(sequence.step(gar.bundle.embed(np.asarray([token]))).logits()[0] for token in tokens)]
 
 
 def _kl(p_logits: NDArray[np.float32], q_logits: NDArray[np.float32]) -> float:

@@ -200,7 +200,8 @@ class DecoderWalk:
 
     def _logits(self, state: Tensor, sample: str) -> NDArray[np.float32]:
         self._observer.see(HEAD, self._module.norm(state[:, -1]))
-        row: NDArray[np.float32] = self._module.logits(state)[0].numpy()
+        logits, _ = self._module.predict(state, torch.tensor([state.shape[1] - 1]))
+        row: NDArray[np.float32] = logits[0].numpy()
         if not np.isfinite(row).all():
             token = int(np.flatnonzero(~np.isfinite(row))[0])
             raise GarCalibrationError(

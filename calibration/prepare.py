@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gar_edge.calibration.samples import Sample
 from gar_edge.runtime.errors import GarMaskError, GarPromptError
-from gar_edge.runtime.images import Box, mask_box
+from gar_edge.runtime.images import Extent, mask_box
 from gar_edge.runtime.manifest import Preprocess
 from gar_edge.runtime.preprocess import cut_mask, cut_tiles
 from gar_edge.runtime.prompt import PromptBuilder
@@ -29,7 +29,7 @@ class Prepared:
     pixels: NDArray[np.uint8]
     mask: NDArray[np.bool_]
     grid: Grid
-    boxes: tuple[Box, ...]
+    boxes: tuple[Extent, ...]
     ids: NDArray[np.int64]
     replay_tokens: tuple[int, ...]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,9 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from gar_edge.calibration.annotations import REMEDY, Entry, Mask, Region, read_folder
+from gar_edge.calibration.annotations import REMEDY, Entry, read_folder
 from gar_edge.runtime.errors import GarCalibrationError, GarError
 from gar_edge.runtime.images import fit_mask, load_image
+from gar_edge.runtime.regions.find import Marked
+from gar_edge.runtime.regions.rle import Mask
 
 Rng = np.random.Generator
 
@@ -188,7 +191,7 @@ class _Draft:
     """What a sample of a folder is to be made of."""
 
     entry: Entry
-    regions: Mapping[int, Region]
+    regions: Mapping[int, Marked]
     question: str | None
 
 
@@ -237,9 +240,14 @@ def _made(draft: _Draft, prompts: int) -> Sample | Skipped:
         return Skipped(name, why)
     try:
         image = draft.entry.image()
-        masks = {number: region.mask(image.shape[1], image.shape[0]) for number, region in draft.regions.items()}
+        width, height = image.shape[1], image.shape[0]
+        drawn = {number: region.draw(width, height) for number, region in draft.regions.items()}
+        masks = {number: fit_mask(mask, width, height) for number, mask in drawn.items()}
     except GarError as error:
-        return Skipped(name, str(error))
+        why = str(error)
+        for folder in draft.entry.folders:
+            why = why.replace(f"{folder}{os.sep}", "")
+        return Skipped(name, why)
     empty = [f"<Prompt{number}>" for number, mask in masks.items() if not mask.any()]
     if empty:
         return Skipped(name, f"the mask of {' and '.join(empty)} marks no pixel")

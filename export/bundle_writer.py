@@ -32,7 +32,7 @@ from gar_edge.export.weights_file import DataFile, Stored, parameter_bytes, poin
 from gar_edge.models.checkpoint import Checkpoint
 from gar_edge.models.weights import TOKEN_TABLE, Recipe
 from gar_edge.runtime.bundle import remember_digests, sha256
-from gar_edge.runtime.errors import GarExportError, GarValidationError
+from gar_edge.runtime.errors import GarExportError, GarOptionError, GarValidationError
 from gar_edge.runtime.manifest import FILE, FileEntry, Graph, Manifest
 from gar_edge.runtime.paths import remember_bundle
 
@@ -185,7 +185,8 @@ def _check_tiles(checkpoint: Checkpoint, max_tiles: int | None) -> None:
     features = config.tile_tokens * (tiles + 2)  # thumbnail, tiles, one region
     if tiles < 1 or features >= config.text.context:
         most = config.text.context // config.tile_tokens - 3
-        raise GarExportError(
+        kind = GarExportError if max_tiles is None else GarOptionError
+        raise kind(
             f"{tiles} tiles make a prompt of over {features} tokens, the model takes {config.text.context}; "
             f"--max-tiles must be 1 to {most}"
         )

@@ -12,7 +12,7 @@ import typer
 
 from gar_edge.calibration.choices import AUTO, NONE, Calibrator
 from gar_edge.models.sizes import Size
-from gar_edge.runtime.errors import GarExportError, GarValidationError
+from gar_edge.runtime.errors import GarExportError, GarOptionError, GarValidationError
 from gar_edge.runtime.terminal import run_app
 
 if TYPE_CHECKING:
@@ -124,6 +124,8 @@ def export(
     try:
         with TerminalProgress(sys.stderr) as progress:
             exported = export_bundle(source, folder, options, progress)
+    except GarOptionError as error:
+        raise typer.BadParameter(str(error)) from None
     except GarValidationError as error:
         if isinstance(error.report, Report) and not as_json:
             print_report(error.report)

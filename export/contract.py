@@ -65,10 +65,12 @@ def _decoder(config: GarConfig, dtype: str) -> Ports:
             Port("inputs_embeds", dtype, ("batch", "length", text.hidden)),
             Port("write_index", "int64", ("batch",)),
             Port("attention_mask", "bool", ("batch", 1, "length", "capacity")),
+            Port("select", "int64", ("selected",)),
             *(Port(name, dtype, cache) for name in names),
         ],
         [
-            Port("logits", dtype, ("batch", text.vocab)),
+            Port("logits", dtype, ("selected", text.vocab)),
+            Port("tokens", "int64", ("selected",)),
             *(Port(name + "_out", dtype, cache) for name in names),
         ],
     )
@@ -82,10 +84,12 @@ def _compat_decoder(config: GarConfig, dtype: str) -> Ports:
             Port("inputs_embeds", dtype, ("batch", "length", text.hidden)),
             Port("position", "int64", ("batch",)),
             Port("attention_mask", "bool", ("batch", 1, "length", TOTAL)),
+            Port("select", "int64", ("selected",)),
             *(Port(name, dtype, ("batch", "past", *state)) for name in past_names(text)),
         ],
         [
-            Port("logits", dtype, ("batch", text.vocab)),
+            Port("logits", dtype, ("selected", text.vocab)),
+            Port("tokens", "int64", ("selected",)),
             *(Port(name, dtype, ("batch", TOTAL, *state)) for name in present_names(text)),
         ],
     )

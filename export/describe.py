@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 
 from gar_edge.export.graphs import Precision, TracedGraph
 from gar_edge.models.checkpoint import Checkpoint
+from gar_edge.models.config import GarConfig
 from gar_edge.models.replay import SAMPLES
 from gar_edge.runtime.errors import GarCheckpointError, GarPromptError
 from gar_edge.runtime.manifest import (
@@ -25,6 +26,7 @@ from gar_edge.runtime.manifest import (
     Replay,
     Source,
     TokenTable,
+    Work,
 )
 from gar_edge.runtime.prompt import PromptBuilder
 
@@ -72,6 +74,7 @@ def make_manifest(
             head_dim=config.text.head_dim,
             context=config.text.context,
         ),
+        work=describe_work(config),
         preprocess=describe_pixels(checkpoint, max_tiles),
         replay=Replay(config.replay_spatial_scale, SAMPLES),
         prompt=describe_prompt(checkpoint),
@@ -83,6 +86,22 @@ def make_manifest(
         engine_graphs=engine_graphs,
         versions={"python": platform.python_version()} | {tool: version(tool) for tool in _TOOLS},
     )
+
+
+def describe_work(config: GarConfig) -> Work:
+    """Count the products of encoder and decoder layers."""
+    vision, text = config.vision, config.text
+    patches = vision.grid**2
+    tokens = patches + int(vision.class_token)
+    linears = 4 * vision.dim**2 + 2 * vision.dim * vision.mlp
+    encoder = (
+        patches * 3 * vision.patch**2 * vision.dim
+        + vision.depth * (tokens * linears + 2 * tokens**2 * vision.dim)
+        + patches * vision.dim * text.hidden
+        + config.tile_tokens * text.hidden**2
+    )
+    attention = 2 * text.hidden * text.head_dim * (text.heads + text.kv_heads)
+    return Work(2 * encoder, 2 * text.layers * (attention + 3 * text.hidden * text.ffn))
 
 
 def describe_pixels(checkpoint: Checkpoint, max_tiles: int | None) -> Preprocess:

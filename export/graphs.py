@@ -92,9 +92,9 @@ def trace_replay(config: GarConfig, precision: Precision) -> TracedGraph:
 
 
 def trace_decoder(config: GarConfig, precision: Precision, tied: bool) -> TracedGraph:
-    """`inputs_embeds` [batch,length,C] and caches [batch,KV,capacity,d] -> `logits` [batch,V], caches in place."""
+    """`inputs_embeds` [batch,length,C] and caches [batch,KV,capacity,d] -> `logits` [selected,V], caches in place."""
     text = config.text
-    batch, length = Dim("batch", min=1, max=1024), Dim("length", min=1, max=text.context)
+    batch, length, selected = _positions(text)
     capacity = Dim("capacity", min=1, max=1 << 20)
     caches = cache_names(text)
     updated = [name + "_out" for name in caches]
@@ -102,17 +102,19 @@ def trace_decoder(config: GarConfig, precision: Precision, tied: bool) -> Traced
         torch.zeros(2, 3, text.hidden, dtype=precision.torch),
         torch.zeros(2, dtype=torch.int64),
         torch.ones(2, 1, 3, 8, dtype=torch.bool),
+        torch.zeros(4, dtype=torch.int64),
         [torch.zeros(2, text.kv_heads, 8, text.head_dim, dtype=precision.torch) for _ in caches],
     )
     model = _trace(
         build_module(Decoder, text, precision.torch),
         example,
-        ["inputs_embeds", "write_index", "attention_mask", *caches],
-        ["logits", *updated],
+        ["inputs_embeds", "write_index", "attention_mask", "select", *caches],
+        ["logits", "tokens", *updated],
         (
             {0: batch, 1: length},
             {0: batch},
             {0: batch, 2: length, 3: capacity},
+            {0: selected},
             [{0: batch, 2: capacity}] * len(caches),
         ),
     )
@@ -122,24 +124,26 @@ def trace_decoder(config: GarConfig, precision: Precision, tied: bool) -> Traced
 def trace_compat_decoder(config: GarConfig, precision: Precision, tied: bool) -> TracedGraph:
     """The decoder for engines of opset 20: caches [batch,past,KV,d] in, [batch,past+length,KV,d] out."""
     text = config.text
-    batch, length = Dim("batch", min=1, max=1024), Dim("length", min=1, max=text.context)
+    batch, length, selected = _positions(text)
     past = Dim("past", min=0, max=1 << 20)
     ins, outs = past_names(text), present_names(text)
     example = (
         torch.zeros(2, 3, text.hidden, dtype=precision.torch),
         torch.zeros(2, dtype=torch.int64),
         torch.ones(2, 1, 3, 3 + 5, dtype=torch.bool),
+        torch.zeros(4, dtype=torch.int64),
         [torch.zeros(2, 5, text.kv_heads, text.head_dim, dtype=precision.torch) for _ in ins],
     )
     model = _trace(
         build_module(AppendingDecoder, text, precision.torch),
         example,
-        ["inputs_embeds", "position", "attention_mask", *ins],
-        ["logits", *outs],
+        ["inputs_embeds", "position", "attention_mask", "select", *ins],
+        ["logits", "tokens", *outs],
         (
             {0: batch, 1: length},
             {0: batch},
             {0: batch, 2: length, 3: Dim.DYNAMIC},  # torch has no name for the sum of two dimensions
+            {0: selected},
             [{0: batch, 1: past}] * len(ins),
         ),
         COMPAT_OPSET,
@@ -147,6 +151,11 @@ def trace_compat_decoder(config: GarConfig, precision: Precision, tied: bool) ->
     model.ir_version = COMPAT_IR
     _name_total(model.graph)
     return TracedGraph(model, decoder_recipes(config, tied), appends=dict(zip(outs, ins, strict=True)))
+
+
+def _positions(text: TextConfig) -> tuple[Dim, Dim, Dim]:
+    """The dimensions of what a decoder's run takes: sequences, new positions of each, rows whose logits are wanted."""
+    return Dim("batch", min=1, max=1024), Dim("length", min=1, max=text.context), Dim("selected", min=1, max=1 << 20)
 
 
 def cache_names(text: TextConfig) -> list[str]:

@@ -26,7 +26,7 @@ from gar_edge.models.checkpoint import Checkpoint
 from gar_edge.models.weights import expected_shapes
 from gar_edge.runtime.backends import CPU_ENGINE
 from gar_edge.runtime.bundle import Bundle, sha256
-from gar_edge.runtime.errors import GarCalibrationError
+from gar_edge.runtime.errors import GarOptionError
 from gar_edge.runtime.gar import Gar
 from gar_edge.runtime.manifest import FileEntry, Manifest
 from gar_edge.runtime.onnxruntime_backend import OnnxRuntimeBackend
@@ -165,7 +165,7 @@ def _first_plans(calibrated: Calibrated, keep_float: str | tuple[str, ...]) -> t
 def _check_names(plans: Mapping[str, Plan], names: Sequence[str]) -> None:
     known = [name for plan in plans.values() for name in plan.sites]
     if unknown := [name for name in names if name not in known]:
-        raise GarCalibrationError(
+        raise GarOptionError(
             f"--keep-float: no layer is named {', '.join(unknown)}; quantization.json of an earlier export lists them "
             f"({known[0]}, …, {known[-1]})"
         )

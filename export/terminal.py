@@ -36,7 +36,7 @@ class _Done(DownloadColumn):
 
 
 class TerminalProgress:
-    """A line per piece of work; where its size is known, a bar."""
+    """A line per piece of work; where its size is known, a bar. Nothing is written before the first begins."""
 
     def __init__(self, stream: TextIO) -> None:
         self._console = Console(file=stream)
@@ -52,18 +52,20 @@ class TerminalProgress:
         self._task: TaskID | None = None
 
     def __enter__(self) -> TerminalProgress:
-        self._bars.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._task is None:
+            return  # stopping would end a line that nobody began
         if error is None:
             self._finish()
         self._bars.stop()
 
     def begin(self, what: str, total: int | None = None, unit: str = BYTES) -> None:
         self._finish()
+        self._bars.start()
         self._task = self._bars.add_task(what, total=total, unit=unit if total is not None else None)
 
     def advance(self, amount: int) -> None:

@@ -212,7 +212,8 @@ def _logits(runner: DecoderRunner, embeds: NDArray[Any]) -> NDArray[np.float32]:
     sequence = runner.start(len(embeds))
     buffer = runner.backend.empty((PREFILL, embeds.shape[1]), runner.dtype)
     buffer.write(embeds[:PREFILL])
-    return np.stack([sequence.prefill(buffer), *(sequence.step(embed) for embed in embeds[PREFILL:])])
+    first = sequence.prefill(buffer).logits()
+    return np.concatenate([first, *(sequence.step(embed[None]).logits() for embed in embeds[PREFILL:])])
 
 
 def _torch_logits(model: TorchModel, embeds: NDArray[Any]) -> NDArray[np.float32]:
@@ -300,7 +301,8 @@ class TorchSequence:
         """Append [S,C]; logits [V] of the last position."""
         index = torch.tensor([self._length])
         mask = causal_mask(index, len(embeds), self._caches[0].shape[2])
-        logits, *self._caches = self._decoder(embeds[None], index, mask, self._caches)
+        last = torch.tensor([len(embeds) - 1])
+        logits, _, *self._caches = self._decoder(embeds[None], index, mask, last, self._caches)
         self._length += len(embeds)
         row: NDArray[np.float32] = logits[0].numpy()
         return row

@@ -101,7 +101,7 @@ class DecoderLayer(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Llama from embeddings to the logits of the last position; caches go in and come out updated.
+    """Llama from embeddings to the logits of selected positions; caches go in and come out updated.
 
     `head` [V,C] keeps the token table's layout: where the checkpoint ties them, both are the same bytes on disk.
     """
@@ -121,13 +121,19 @@ class Decoder(nn.Module):
         return angles.cos().to(dtype), angles.sin().to(dtype)
 
     def forward(
-        self, inputs_embeds: Tensor, write_index: Tensor, attention_mask: Tensor, caches: list[Tensor]
+        self,
+        inputs_embeds: Tensor,
+        write_index: Tensor,
+        attention_mask: Tensor,
+        select: Tensor,
+        caches: list[Tensor],
     ) -> tuple[Tensor, ...]:
         """One step over S positions.
 
         inputs_embeds [B,S,C]; write_index [B] int64: the slot, and the position, of each sequence's first new token;
-        attention_mask [B,1,S,capacity] bool, true where a query may look; caches: key and value of each layer in
-        turn, [B,KV,capacity,d]. Returns logits [B,V] of the last position and the updated caches.
+        attention_mask [B,1,S,capacity] bool, true where a query may look; select [N] int64: the rows of [B*S] whose
+        logits are wanted; caches: key and value of each layer in turn, [B,KV,capacity,d]. Returns logits [N,V], the
+        likeliest tokens [N] and the updated caches.
         """
         x = inputs_embeds
         angles, bias = self.prepare(x, write_index, attention_mask)
@@ -135,7 +141,7 @@ class Decoder(nn.Module):
         for index, layer in enumerate(self.layers):
             x, key, value = layer(x, angles, bias, write_index, *caches[2 * index : 2 * index + 2])
             updated += [key, value]
-        return self.logits(x), *updated
+        return *self.predict(x, select), *updated
 
     def prepare(self, x: Tensor, write_index: Tensor, attention_mask: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
         """What every layer takes beside x [B,S,C]: the positions' angles, and the mask as an additive bias."""
@@ -144,9 +150,10 @@ class Decoder(nn.Module):
         # A finite floor, and room for a score below it: -inf would turn a row without any visible slot into NaN.
         return angles, torch.where(attention_mask, 0.0, torch.finfo(x.dtype).min / 2).to(x.dtype)
 
-    def logits(self, x: Tensor) -> Tensor:
-        """Logits [B,V] of the last position of the last layer's output [B,S,C]."""
-        return ops.project_rows(self.norm(x[:, -1]), self.head)
+    def predict(self, x: Tensor, select: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [N,V] and likeliest tokens [N] after the selected rows [N] of the last layer's output [B,S,C]."""
+        logits = ops.project_rows(self.norm(x.flatten(0, 1).index_select(0, select)), self.head)
+        return logits, logits.argmax(-1)
 
 
 class AppendingDecoder(Decoder):
@@ -157,14 +164,15 @@ class AppendingDecoder(Decoder):
         self.groups = config.heads // config.kv_heads
 
     def forward(
-        self, inputs_embeds: Tensor, position: Tensor, attention_mask: Tensor, past: list[Tensor]
+        self, inputs_embeds: Tensor, position: Tensor, attention_mask: Tensor, select: Tensor, past: list[Tensor]
     ) -> tuple[Tensor, ...]:
         """One step over S positions.
 
         inputs_embeds [B,S,C]; position [B] int64: the position of each sequence's first new token, which need not be
         the past's length where sequences of a batch differ in theirs; attention_mask [B,1,S,past+S] bool, true where
-        a query may look; past: key and value of each layer in turn, [B,past,KV,d]. Returns logits [B,V] of the last
-        position and the keys and values [B,past+S,KV,d].
+        a query may look; select [N] int64: the rows of [B*S] whose logits are wanted; past: key and value of each
+        layer in turn, [B,past,KV,d]. Returns logits [N,V], the likeliest tokens [N] and the keys and values
+        [B,past+S,KV,d].
         """
         x = inputs_embeds
         angles, bias = self.prepare(x, position, attention_mask)
@@ -174,7 +182,7 @@ class AppendingDecoder(Decoder):
             layer = cast(DecoderLayer, module)
             x, key, value = layer.append(x, angles, bias, *past[2 * index : 2 * index + 2])
             present += [key, value]
-        return self.logits(x), *present
+        return *self.predict(x, select), *present
 
 
 def causal_mask(write_index: Tensor, length: int, capacity: int) -> Tensor:

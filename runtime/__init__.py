@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gar_edge.runtime.answer import Answer, Reuse, Timings
+    from gar_edge.runtime.chat import Chat
     from gar_edge.runtime.errors import (
         GarBackendError,
         GarBundleError,
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
         GarPromptError,
     )
     from gar_edge.runtime.gar import Gar, Scene
+    from gar_edge.runtime.live import Frame, LiveAnswers
+    from gar_edge.runtime.regions import Box, Points, Scribble
     from gar_edge.runtime.sampling import Options
     from gar_edge.runtime.stream import AnswerStream
 
@@ -29,6 +32,12 @@ _HOMES = {
     "Reuse": "answer",
     "Timings": "answer",
     "AnswerStream": "stream",
+    "Chat": "chat",
+    "Frame": "live",
+    "LiveAnswers": "live",
+    "Box": "regions",
+    "Points": "regions",
+    "Scribble": "regions",
     "Gar": "gar",
     "Scene": "gar",
     "Options": "sampling",
@@ -43,6 +52,9 @@ _HOMES = {
 __all__ = [
     "Answer",
     "AnswerStream",
+    "Box",
+    "Chat",
+    "Frame",
     "Gar",
     "GarBackendError",
     "GarBundleError",
@@ -50,9 +62,12 @@ __all__ = [
     "GarImageError",
     "GarMaskError",
     "GarPromptError",
+    "LiveAnswers",
     "Options",
+    "Points",
     "Reuse",
     "Scene",
+    "Scribble",
     "Timings",
 ]
 

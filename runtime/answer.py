@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from gar_edge.runtime.tiling import Grid
 
-FinishReason = Literal["stop", "length", "cancelled"]
+FinishReason = Literal["stop", "length", "cancelled", "timeout"]
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,21 @@ class Timings:
 
 @dataclass(frozen=True)
 class Reuse:
-    """What was computed for an answer and what earlier answers had left: tiles of the encoder, tokens of the prompt."""
+    """What was computed for an answer and what earlier answers had left: tiles of the encoder, tokens of the prompt.
+
+    tokens_guessed, guesses_true: of the answer's tokens, where `Options.speculate` allows guesses.
+    """
 
     tiles_encoded: int = 0
     tiles_reused: int = 0
     tokens_prefilled: int = 0
     tokens_reused: int = 0
+    tokens_guessed: int = 0
+    guesses_true: int = 0
+
+    def with_guess(self, guessed: int, true: int) -> Reuse:
+        """Count a guess."""
+        return replace(self, tokens_guessed=self.tokens_guessed + guessed, guesses_true=self.guesses_true + true)
 
 
 @dataclass(frozen=True)
@@ -46,7 +55,7 @@ class Answer:
 
     tokens: the generated ids, the stop token included. prompt_tokens: the prompt's length with all image and replay
     tokens. grid: (columns, rows) of tiles. finish_reason: "stop" (stop token or stop text), "length" (max_new_tokens
-    or the model's context), "cancelled".
+    or the model's context), "cancelled", "timeout".
     """
 
     text: str

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gar_edge.runtime.backend import Array, Buffer
-from gar_edge.runtime.sequence import TokenSequence
+from gar_edge.runtime.sequence import TokenSequence, causal_mask, last
 
 if TYPE_CHECKING:
     from gar_edge.runtime.decode import DecoderRunner
@@ -30,6 +30,7 @@ class AppendingSequence(TokenSequence):
         )
         self._position = empty((1,), np.dtype(np.int64))
         self._step_embeds = empty((1, dims.hidden), runner.dtype)
+        self._only = runner.backend.zeros((1,), np.dtype(np.int64))  # a step has one position to predict behind
         self._visible = empty((capacity,), np.dtype(np.bool_))  # a step sees all that its caches hold
         self._visible.write(np.ones(capacity, np.bool_))
 
@@ -39,30 +40,31 @@ class AppendingSequence(TokenSequence):
     def restart(self) -> None:
         self.length = 0
 
-    def _append(self, embeds: Buffer) -> None:
+    def _append(self, embeds: Buffer, wanted: int) -> None:
         count = embeds.shape[0]
-        total = self.length + count
-        self._run(embeds, (np.arange(total) <= self.length + np.arange(count)[:, None])[None, None])
+        self._run(embeds, causal_mask([self.length], count, self.length + count), last(count, wanted))
 
     def _append_one(self, embed: NDArray[np.floating]) -> None:
         total = self.length + 1
         self._step_embeds.write(embed[None])
-        self._run(self._step_embeds, self._visible.rows(0, total).reshape(1, 1, 1, total))
+        self._run(self._step_embeds, self._visible.rows(0, total).reshape(1, 1, 1, total), self._only)
 
-    def _run(self, embeds: Buffer, mask: Buffer | Array) -> None:
+    def _run(self, embeds: Buffer, mask: Buffer | Array, select: Buffer | Array) -> None:
         count, hidden = embeds.shape
         self._position.write(np.asarray([self.length], np.int64))
         inputs: dict[str, Buffer | Array] = {
             "inputs_embeds": embeds.reshape(1, count, hidden),
             "position": self._position,
             "attention_mask": mask,
+            "select": select,
             **{name: _beginning(cache, self.length) for name, cache in self._past.items()},
         }
         present = {
             out: _beginning(self._present[source], self.length + count)
             for out, source in self._runner.graph.appends.items()
         }
-        self._runner.session.bind(inputs, {"logits": self._logits, **present})()
+        prediction = self._prediction(select.shape[0])
+        self._runner.session.bind(inputs, {**prediction.buffers, **present})()
         self._past, self._present = self._present, self._past
         self.length += count
 

@@ -84,6 +84,10 @@ class Backend(Protocol):
         """Load one of the bundle's graphs by name; `GarBackendError` where the engine refuses it."""
         ...
 
+    def free_memory(self) -> int:
+        """Bytes that buffers can still take; 0 where nobody knows."""
+        ...
+
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Buffer:
         """A new buffer, contents undefined."""
         ...

@@ -62,6 +62,7 @@ class CudaProviderBackend:
         _load_libraries(self._ort)
         self._folder = folder
         self._manifest = manifest
+        self._cuda = cuda
         self._stream = Stream(cuda, "use a smaller or quantised bundle, fewer tiles or fewer new tokens")
 
     def session(self, graph: str) -> Session:
@@ -75,6 +76,9 @@ class CudaProviderBackend:
         run_options = self._ort.RunOptions()
         run_options.add_run_config_entry("disable_synchronize_execution_providers", "1")
         return CudaProviderSession(graph, session, self._stream, run_options)
+
+    def free_memory(self) -> int:
+        return self._cuda.free_memory()
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceBuffer:
         return DeviceBuffer.new(self._stream, shape, dtype)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gar_edge.runtime.backend import Array, Backend, Buffer
-from gar_edge.runtime.images import Box
+from gar_edge.runtime.images import Extent
 from gar_edge.runtime.manifest import Manifest
 from gar_edge.runtime.preprocess import normalise
 from gar_edge.runtime.tiling import Grid
@@ -42,7 +42,7 @@ class VisionRunner:
             self._encoder.bind(inputs, {"features": features.rows(begin, end)})()
         return features
 
-    def replay(self, features: Buffer, grid: Grid, boxes: Sequence[Box]) -> Buffer:
+    def replay(self, features: Buffer, grid: Grid, boxes: Sequence[Extent]) -> Buffer:
         """Features [T,P,C] and the regions' boxes (fractions of the image) -> replayed [R,P,C]."""
         dims = self._manifest.dimensions
         replayed = self._backend.empty((len(boxes), dims.tile_tokens, dims.hidden), self.dtype)

@@ -37,6 +37,10 @@ class GarExportError(GarError):
     """Writing a bundle failed; nothing was left behind."""
 
 
+class GarOptionError(GarExportError):
+    """An option's value does not fit the checkpoint that is exported."""
+
+
 class GarValidationError(GarExportError):
     """The graphs were written but do not compute what the torch model computes; `report` has every comparison."""
 

@@ -14,8 +14,9 @@ from gar_edge.runtime.errors import GarError, GarImageError, GarMaskError
 
 ImageLike = str | Path | Image.Image | NDArray[np.generic]
 MaskLike = ImageLike
-Box = tuple[float, float, float, float]
+Extent = tuple[float, float, float, float]
 
+_JPEG = ("JPEG", "MPO")  # MPO: several JPEGs in one file, as some cameras write
 _DECODING = threading.Lock()  # the warnings filter, which decides on decompression bombs, belongs to the whole process
 
 
@@ -34,14 +35,54 @@ def load_mask(mask: MaskLike) -> NDArray[np.bool_]:
     """A region as bool [H,W]: true where the mask is neither zero (black) nor wholly transparent.
 
     Takes a path, a Pillow image or an array ([H,W] of bool or numbers, or [H,W,1]). `GarMaskError` otherwise.
+    Warns of a JPEG: what its compression adds around the region is not zero.
     """
     if isinstance(mask, np.ndarray):
         return _mask_array(mask)
     picture = _decoded(mask, GarMaskError, "mask")
+    if picture.format in _JPEG:
+        warnings.warn(
+            f"{_name(mask, 'mask')}: JPEG's lossy compression puts stray pixels into a mask; save it as PNG",
+            stacklevel=2,
+        )
     if picture.mode in ("1", "L", "I", "F") or picture.mode.startswith("I;16"):
         return _mask_array(np.asarray(picture))
     colours = np.asarray(_converted(picture, "RGBA", GarMaskError, _name(mask, "mask")))
     return colours[..., :3].any(axis=2) & (colours[..., 3] > 0)
+
+
+def load_labels(labels: MaskLike) -> NDArray[np.int64]:
+    """A label image as int64 [H,W]: palette indices or grey values, which number instances; 0 is the background.
+
+    Takes a path, a Pillow image or an integer array [H,W]. `GarMaskError` for colours and for anything else.
+    """
+    if isinstance(labels, np.ndarray):
+        if labels.ndim != 2 or 0 in labels.shape or labels.dtype.kind not in "bui":
+            raise GarMaskError(
+                f"label array must be [height, width] of whole numbers, not {list(labels.shape)} {labels.dtype}"
+            )
+        return labels.astype(np.int64)
+    picture = _decoded(labels, GarMaskError, "label image")
+    if picture.mode not in ("1", "L", "P", "I") and not picture.mode.startswith("I;16"):
+        raise GarMaskError(
+            f"{_name(labels, 'label image')}: has colours of kind {picture.mode}, where pixel values number instances; "
+            "save it as palette or grey"
+        )
+    return np.asarray(picture).astype(np.int64)
+
+
+def load_colours(image: ImageLike) -> NDArray[np.uint8]:
+    """A drawing as RGBA uint8 [H,W,4]; arrays are RGB or RGBA uint8. `GarMaskError` otherwise."""
+    if not isinstance(image, np.ndarray):
+        name = _name(image, "scribble")
+        return np.asarray(_converted(_decoded(image, GarMaskError, "scribble"), "RGBA", GarMaskError, name))
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (3, 4) or 0 in image.shape:
+        raise GarMaskError(
+            f"scribble array must be uint8 [height, width, 3 or 4], not {list(image.shape)} {image.dtype}"
+        )
+    colours = np.full((*image.shape[:2], 4), 255, np.uint8)
+    colours[..., : image.shape[2]] = image
+    return colours
 
 
 def fit_mask(mask: NDArray[np.bool_], width: int, height: int) -> NDArray[np.bool_]:
@@ -51,7 +92,7 @@ def fit_mask(mask: NDArray[np.bool_], width: int, height: int) -> NDArray[np.boo
     return mask[rows[:, None], columns]
 
 
-def mask_box(mask: NDArray[np.bool_]) -> Box:
+def mask_box(mask: NDArray[np.bool_]) -> Extent:
     """(x_min/W, y_min/H, x_max/W, y_max/H) of the extreme pixels, inclusive, as the released code has it."""
     columns = np.flatnonzero(mask.any(axis=0))
     rows = np.flatnonzero(mask.any(axis=1))
@@ -62,16 +103,16 @@ def mask_box(mask: NDArray[np.bool_]) -> Box:
 
 
 def _decoded(source: str | Path | Image.Image, error: type[GarError], what: str) -> Image.Image:
-    """The decoded Pillow image, upright, or the error that says why not."""
+    """The decoded Pillow image, upright, with its file's format; or the error that says why not."""
     name = _name(source, what)
     try:
         with _DECODING, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what Pillow remarks on odd files either hurts, and is raised, or does not
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             if isinstance(source, Image.Image):
-                return ImageOps.exif_transpose(source)  # a copy, decoded
+                return _upright(source)
             with Image.open(source) as picture:
-                return ImageOps.exif_transpose(picture)
+                return _upright(picture)
     except FileNotFoundError:
         raise error(f"{name}: no such {what} file") from None
     except IsADirectoryError:
@@ -85,6 +126,13 @@ def _decoded(source: str | Path | Image.Image, error: type[GarError], what: str)
     except Exception as problem:  # Pillow's decoders raise whatever comes to them where a file is damaged
         reason = " ".join(str(problem).split()) or type(problem).__name__
         raise error(f"{name}: damaged or unreadable {what} ({reason})") from None
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """A decoded copy. Pillow's own would not know the format any more."""
+    copy = ImageOps.exif_transpose(picture)
+    copy.format = picture.format
+    return copy
 
 
 def _two_valued(array: NDArray[np.generic]) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-SCHEMA = 1
+SCHEMA = 2
 FILE = "gar.json"
 
 
@@ -117,6 +117,17 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Work:
+    """Arithmetic of the graphs' products, a multiply-add counting as two.
+
+    encoder_tile: of one tile. decoder_token: of one position through all layers, attention and head left out.
+    """
+
+    encoder_tile: int
+    decoder_token: int
+
+
+@dataclass(frozen=True)
 class Manifest:
     """A bundle's `gar.json`. `engine_graphs`: other forms of the graphs, by engine; they share the weights' files."""
 
@@ -126,6 +137,7 @@ class Manifest:
     precision: str
     source: Source
     dimensions: Dimensions
+    work: Work
     preprocess: Preprocess
     replay: Replay
     prompt: Prompt

@@ -10,6 +10,7 @@ import numpy as np
 
 from gar_edge.runtime.backend import Array, Buffer, Session
 from gar_edge.runtime.errors import GarBackendError
+from gar_edge.runtime.machine import available_memory
 from gar_edge.runtime.manifest import Manifest
 from gar_edge.runtime.onnxruntime_session import OnnxRuntimeSession, Placed, import_onnxruntime, load_graph
 
@@ -81,6 +82,9 @@ class OnnxRuntimeBackend:
         options = self._ort.SessionOptions()
         options.intra_op_num_threads = self._threads
         return HostSession(graph, load_graph(self._ort, path, options, [CPU]))
+
+    def free_memory(self) -> int:
+        return available_memory()
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> HostBuffer:
         return HostBuffer(_allocate(shape, dtype, np.empty))

@@ -7,9 +7,10 @@ own mask alone. The decoder is causal, so the cache of a prompt's beginning depe
 from __future__ import annotations
 
 import hashlib
+import itertools
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,6 +51,12 @@ class FeatureCache:
                 _, oldest = self._entries.popitem(last=False)
                 self.bytes -= _size(oldest)
 
+    def close(self) -> None:
+        """Forget everything, and keep nothing any more."""
+        with self._lock:
+            self._entries.clear()
+            self._budget = self.bytes = 0
+
     def drop(self, scene: int) -> None:
         """Forget a scene that is gone."""
         with self._lock:
@@ -63,27 +70,37 @@ def encode_tiles(
     cache: FeatureCache,
     scene: int,
     pixels: NDArray[np.uint8],
-    mask: NDArray[np.bool_],
+    masks: Sequence[NDArray[np.bool_]],
     check: Callable[[], None],
-) -> tuple[Buffer, int]:
-    """Features [T,P,C] of a scene's tiles under a mask [T,h,w], and how many tiles had to be encoded for them."""
-    keys = [(scene, tile, _digest(mask[tile])) for tile in range(len(pixels))]
-    rows = [cache.get(key) for key in keys]
-    missing = [tile for tile, row in enumerate(rows) if row is None]
+) -> Iterator[tuple[Buffer, int]]:
+    """Features [T,P,C] of a scene's tiles under each mask [T,h,w], and how many tiles were encoded for the first time.
+
+    What is missing for any of the masks is encoded at once, when the first features are asked for.
+    """
+    keys = [[(scene, tile, _digest(mask[tile])) for tile in range(len(pixels))] for mask in masks]
+    rows = {key: row for key in itertools.chain(*keys) if (row := cache.get(key)) is not None}
+    fresh_for: list[int] = []
+    missing: dict[TileKey, NDArray[np.bool_]] = {}
+    for mask, tiles in zip(masks, keys, strict=True):
+        added = {key: mask[key[1]] for key in tiles if key not in rows and key not in missing}
+        missing.update(added)
+        fresh_for.append(len(added))
     if missing:
-        fresh = vision.encode(pixels[missing], mask[missing], check)
-        for place, tile in enumerate(missing):
+        which = [tile for _, tile, _ in missing]
+        fresh = vision.encode(pixels[which], np.stack(list(missing.values())), check)
+        for place, key in enumerate(missing):
             row = backend.empty((1, *fresh.shape[1:]), fresh.dtype)  # a copy: a view would keep all tiles alive
             row.copy_from(fresh.rows(place, place + 1))
-            rows[tile] = row
-            cache.put(keys[tile], row)
-        if len(missing) == len(pixels):
-            return fresh, len(missing)
-    known = [row for row in rows if row is not None]
-    features = backend.empty((len(known), *known[0].shape[1:]), known[0].dtype)
-    for tile, row in enumerate(known):
-        features.rows(tile, tile + 1).copy_from(row)
-    return features, len(missing)
+            rows[key] = row
+            cache.put(key, row)
+        if len(masks) == 1 and len(missing) == len(pixels):
+            yield fresh, len(missing)
+            return
+    for tiles, count in zip(keys, fresh_for, strict=True):
+        features = backend.empty((len(tiles), *rows[tiles[0]].shape[1:]), rows[tiles[0]].dtype)
+        for place, key in enumerate(tiles):
+            features.rows(place, place + 1).copy_from(rows[key])
+        yield features, count
 
 
 @dataclass(frozen=True)
@@ -114,6 +131,7 @@ class KeptSequence:
 
     def __init__(self) -> None:
         self._kept: Kept | None = None
+        self._open = True
         self._lock = threading.Lock()
 
     def take(self) -> Kept | None:
@@ -124,7 +142,12 @@ class KeptSequence:
 
     def put(self, kept: Kept) -> None:
         with self._lock:
-            self._kept = kept
+            self._kept = kept if self._open else None
+
+    def close(self) -> None:
+        """Forget the sequence, and keep none any more."""
+        with self._lock:
+            self._kept, self._open = None, False
 
     def drop(self, scene: int) -> None:
         """Forget a scene that is gone."""

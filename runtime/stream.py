@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from gar_edge.runtime.answer import Answer, FinishReason, Reuse, StopWatch
+from gar_edge.runtime.answer import Answer, Reuse, StopWatch
 from gar_edge.runtime.backend import Buffer
-from gar_edge.runtime.errors import GarPromptError
-from gar_edge.runtime.images import mask_box
-from gar_edge.runtime.preprocess import Tiles, cut_mask
-from gar_edge.runtime.reuse import Kept, encode_tiles
-from gar_edge.runtime.sampling import Options, Sampler
+from gar_edge.runtime.decode import SELECTED_AT_ONCE
+from gar_edge.runtime.request import Picture, Request, embed_prompts, embed_text, features_end
+from gar_edge.runtime.reuse import Kept
+from gar_edge.runtime.sampling import Sampler, Stopped
 from gar_edge.runtime.sequence import TokenSequence
-from gar_edge.runtime.text import TextStream
+from gar_edge.runtime.speculation import PromptLookup
 
 if TYPE_CHECKING:
     from gar_edge.runtime.gar import Gar
@@ -25,37 +23,13 @@ if TYPE_CHECKING:
 class AnswerStream:
     """An answer in the making: iterating yields text as soon as it is certain."""
 
-    def __init__(
-        self,
-        gar: Gar,
-        tiles: Tiles,
-        scene: int,
-        question: str | None,
-        regions: Mapping[int, NDArray[np.bool_]],
-        options: Options,
-        watch: StopWatch,
-        preprocess_ms: float,
-    ) -> None:
+    def __init__(self, gar: Gar, picture: Picture, request: Request, watch: StopWatch, preprocess_ms: float) -> None:
         self._gar = gar
-        self._tiles = tiles
-        self._scene = scene
-        self._regions = regions
-        self._options = options
+        self._picture = picture
+        self._request = request
         self._watch = watch
         self._preprocess_ms = preprocess_ms
-        self._ids = gar.prompts.build(question, list(regions), len(tiles.pixels))
-        longest, context = gar.decoder.longest, gar.manifest.dimensions.context
-        if len(self._ids) >= longest:
-            holder, larger = "the model takes", ""
-            if longest < context:
-                holder, larger = "the engine holds", f", or build another with gar-engine build --capacity {context}"
-            raise GarPromptError(
-                f"the prompt has {len(self._ids)} tokens, {holder} {longest}; lower --max-tiles (max_tiles){larger}"
-            )
-        self._room = min(options.max_new_tokens, longest - len(self._ids))
-        self._tokens: list[int] = []
-        self._pieces: list[str] = []
-        self._reason: FinishReason = "cancelled"  # until the end says otherwise
+        self._transcript = request.transcript(gar)
         self._failure: Exception | None = None
         self._reuse = Reuse()
         self._timings = watch.timings(preprocess_ms)
@@ -74,119 +48,79 @@ class AnswerStream:
             pass
         if self._failure is not None:
             raise self._failure
-        return Answer(
-            text="".join(self._pieces),
-            tokens=tuple(self._tokens),
-            finish_reason=self._reason,
-            prompt_tokens=len(self._ids),
-            grid=self._tiles.grid,
-            timings_ms=self._timings,
-            model=self._gar.manifest.name,
-            reuse=self._reuse,
-        )
+        return self._request.answer(self._gar, self._picture, self._transcript, self._timings, self._reuse)
 
     def _generate(self) -> Generator[str]:
-        text = TextStream(self._gar.bundle.tokenizer, self._options.stop)
-        reason: FinishReason = "length"
         try:
             for token in self._generate_tokens():
-                self._tokens.append(token)
-                if token in self._gar.manifest.prompt.stop_tokens:
-                    reason = "stop"
+                new = self._transcript.push(token)
+                if new:
+                    yield new
+                if self._transcript.reason is not None:
                     break
-                yield from self._piece(text.push(token))
-                if text.stopped:
-                    reason = "stop"
-                    break
-            yield from self._piece(text.finish())
-            self._reason = reason
-        except _Cancelled:
-            yield from self._piece(text.finish())
+        except Stopped as stopped:
+            rest = self._transcript.end(stopped.reason)
+            if rest:
+                yield rest
         except Exception as error:
             self._failure = error
             raise
         finally:
             self._timings = self._watch.timings(self._preprocess_ms)
 
-    def _piece(self, text: str) -> Iterator[str]:
-        if text:
-            self._pieces.append(text)
-            yield text
-
     def _generate_tokens(self) -> Iterator[int]:
-        sampler = Sampler(self._options)
-        bundle = self._gar.bundle
-        sequence, embeds = self._begin()
+        sampler = Sampler(self._request.options)
+        check = self._request.options.watchman()
+        sequence, embeds = self._begin(check)
         try:
             with self._watch.stage("prefill"):
-                logits = sequence.prefill(embeds, self._check_cancelled)
-            for count in range(1, self._room + 1):
-                self._check_cancelled()
-                token = sampler(logits)
-                self._watch.mark("first_token")
-                yield token
-                if count < self._room:
-                    with self._watch.stage("decode"):
-                        logits = sequence.step(bundle.embed(token))
+                (token,) = sampler(sequence.prefill(embeds, check))
+            self._watch.mark("first_token")
+            yield token
+            yield from self._decode(sequence, sampler, token, check)
         finally:
-            held = np.concatenate([self._ids, np.asarray(self._tokens, np.int64)])[: sequence.length]
-            self._gar.kept.put(Kept(self._scene, self._regions, held, sequence))
+            held = np.concatenate([self._request.ids, np.asarray(self._transcript.tokens, np.int64)])
+            kept = Kept(self._picture.key, self._request.regions, held[: sequence.length], sequence)
+            self._gar.kept.put(kept)
 
-    def _begin(self) -> tuple[TokenSequence, Buffer]:
+    def _decode(
+        self, sequence: TokenSequence, sampler: Sampler, token: int, check: Callable[[], None]
+    ) -> Iterator[int]:
+        """Tokens after the first. Where guesses are allowed, a step may bring several: those that came true."""
+        options = self._request.options
+        most = min(options.speculate, SELECTED_AT_ONCE - 1) if options.temperature == 0 else 0
+        text = PromptLookup([*self._request.ids.tolist(), token]) if most else None
+        while True:
+            check()
+            room = self._request.room - len(self._transcript.tokens) - 1
+            guess = text.guess(min(most, room)) if text is not None else []
+            with self._watch.stage("decode"):
+                tokens = sampler(sequence.step(self._gar.bundle.embed(np.asarray([token, *guess]))))
+                true = next((n for n, one in enumerate(guess) if one != tokens[n]), len(guess))
+                if true < len(guess):
+                    sequence.rewind(sequence.length - (len(guess) - true))
+            self._reuse = self._reuse.with_guess(len(guess), true)
+            if text is not None:
+                text.extend(tokens[: true + 1])
+            token = tokens[true]
+            yield from tokens[: true + 1]
+
+    def _begin(self, check: Callable[[], None]) -> tuple[TokenSequence, Buffer]:
         """A sequence, empty or holding the prompt's beginning, and the embeddings [S,C] of the rest of the prompt."""
-        gar, prompt = self._gar, self._gar.manifest.prompt
-        needed = len(self._ids) + self._room
-        features_end = 1 + int(np.flatnonzero(np.isin(self._ids, [prompt.image_token, *prompt.replay_tokens]))[-1])
+        gar, request = self._gar, self._request
         kept = gar.kept.take()
-        fits = kept is not None and kept.sequence.capacity >= needed
-        common = kept.common(self._scene, self._regions, self._ids) if kept is not None and fits else 0
-        if kept is not None and common >= features_end:
+        fits = kept is not None and kept.sequence.capacity >= request.positions
+        common = kept.common(self._picture.key, request.regions, request.ids) if kept is not None and fits else 0
+        if kept is not None and common >= features_end(gar, request.ids):
             kept.sequence.rewind(common)
-            tiles = len(self._tiles.pixels)
-            self._reuse = Reuse(0, tiles, len(self._ids) - common, common)
-            embeds = gar.backend.empty((len(self._ids) - common, gar.manifest.dimensions.hidden), gar.decoder.dtype)
-            embeds.write(gar.bundle.embed(self._ids[common:]))
-            return kept.sequence, embeds
-        if kept is not None and kept.sequence.capacity == gar.decoder.capacity_for(needed):
+            self._reuse = Reuse(0, len(self._picture.tiles.pixels), len(request.ids) - common, common)
+            return kept.sequence, embed_text(gar, request.ids[common:])
+        if kept is not None and kept.sequence.capacity == gar.decoder.capacity_for(request.positions):
             kept.sequence.restart()
-            return kept.sequence, self._embed()
+            return kept.sequence, self._embed(check)
         del kept  # its memory may be wanted now
-        return gar.decoder.start(needed), self._embed()
+        return gar.decoder.start(request.positions), self._embed(check)
 
-    def _embed(self) -> Buffer:
-        """The whole prompt's embeddings [S,C]: table rows, with tile and replayed features in their places."""
-        gar, prompt = self._gar, self._gar.manifest.prompt
-        with self._watch.stage("preprocess"):
-            mask = cut_mask(self._regions, self._tiles.grid, gar.manifest.preprocess, len(prompt.regions))
-        with self._watch.stage("encode"):
-            pixels = self._tiles.pixels
-            features, encoded = encode_tiles(
-                gar.backend, gar.vision, gar.features, self._scene, pixels, mask, self._check_cancelled
-            )
-            self._reuse = Reuse(encoded, len(pixels) - encoded, len(self._ids), 0)
-        with self._watch.stage("replay"):
-            boxes = [mask_box(region) for region in self._regions.values()]
-            replayed = gar.vision.replay(features, self._tiles.grid, boxes)
-        with self._watch.stage("prefill"):
-            hidden = gar.manifest.dimensions.hidden
-            embeds = gar.backend.empty((len(self._ids), hidden), gar.decoder.dtype)
-            embeds.write(gar.bundle.embed(self._ids))
-            _place(embeds, self._ids, prompt.image_token, features.reshape(-1, hidden))
-            for index, number in enumerate(self._regions):
-                tokens = replayed.rows(index, index + 1).reshape(-1, hidden)
-                _place(embeds, self._ids, prompt.replay_tokens[number], tokens)
+    def _embed(self, check: Callable[[], None]) -> Buffer:
+        ((embeds, self._reuse),) = embed_prompts(self._gar, self._picture, [self._request], self._watch, check)
         return embeds
-
-    def _check_cancelled(self) -> None:
-        if self._options.cancel is not None and self._options.cancel.is_set():
-            raise _Cancelled
-
-
-class _Cancelled(Exception):  # noqa: N818 - not an error: the caller's wish
-    """The options' event was set."""
-
-
-def _place(embeds: Buffer, ids: NDArray[np.int64], token: int, features: Buffer) -> None:
-    """Put features [N,C] where `token` stands; its N places are one run, as the prompt builder made them."""
-    begin = int(np.argmax(ids == token))
-    embeds.rows(begin, begin + features.shape[0]).copy_from(features)

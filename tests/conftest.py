@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_cuda import FakeCuda
+from fake_cuda import FakeCuda, FakeStream
 from fake_onnxruntime import FakeOnnxRuntime
 from fake_tensorrt import FakeTensorRt
+from safetensors.torch import load_file, save_file
+from spoilt import write_json
 
 from gar_edge.export import forms
 from gar_edge.export.bundle_writer import ExportOptions, export_bundle
@@ -23,7 +25,7 @@ from gar_edge.export.graphs import Precision, TracedGraph
 from gar_edge.export.progress import Silent
 from gar_edge.models.checkpoint import Checkpoint, open_checkpoint, shipped_checkpoint
 from gar_edge.models.sizes import Preset, Size
-from gar_edge.models.standin import random_checkpoint_of
+from gar_edge.models.standin import random_checkpoint_of, write_checkpoint
 from gar_edge.runtime.paths import HOME
 
 # Small, and as unlike each other as the 1B and the 8B are; other ids, depths, tiles and limits than either.
@@ -40,6 +42,14 @@ SHAPES: dict[str, Preset] = {
         kv_heads=3, head_dim=8, first_special_token=256, context=2048, max_tiles=3, replay_spatial_scale=None,
     ),
 }  # fmt: skip
+
+
+# The smallest: four patches to a tile, 300 words: 300 bytes and unused places, 12 + 6 special tokens.
+SMALLEST = replace(
+    Size.NANO.preset, tile=28, vision_dim=16, vision_depth=1, vision_heads=2, hidden=16, ffn=24, layers=2, heads=4,
+    kv_heads=2, head_dim=4, first_special_token=300, context=512, max_tiles=4,
+)  # fmt: skip
+SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -71,6 +81,34 @@ def checkpoint(request: pytest.FixtureRequest) -> Checkpoint:
 
 
 @pytest.fixture(scope="session")
+def checkpoint_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The smallest checkpoint in the released format. Copy it before altering it."""
+    folder = tmp_path_factory.mktemp("checkpoints") / "GAR-tiny"
+    write_checkpoint(folder, SMALLEST)
+    return folder
+
+
+@pytest.fixture
+def own_checkpoint(checkpoint_folder: Path, tmp_path: Path) -> Path:
+    """A copy of a good checkpoint, to be spoilt."""
+    return shutil.copytree(checkpoint_folder, tmp_path / "GAR-tiny")
+
+
+@pytest.fixture
+def sharded_checkpoint(own_checkpoint: Path) -> Path:
+    """The same in two shards and an index."""
+    tensors = load_file(own_checkpoint / "model.safetensors")
+    (own_checkpoint / "model.safetensors").unlink()
+    names = sorted(tensors)
+    halves = names[: len(names) // 2], names[len(names) // 2 :]
+    for shard, half in zip(SHARDS, halves, strict=True):
+        save_file({name: tensors[name] for name in half}, own_checkpoint / shard)
+    index = {name: shard for shard, half in zip(SHARDS, halves, strict=True) for name in half}
+    write_json(own_checkpoint / "model.safetensors.index.json", {"metadata": {}, "weight_map": index})
+    return own_checkpoint
+
+
+@pytest.fixture(scope="session")
 def bundle(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle exported from `checkpoint`."""
     folder = tmp_path_factory.mktemp("bundles") / checkpoint.name
@@ -93,6 +131,12 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export_bundle(random_checkpoint_of(SHAPES["tied"], "tiny"), folder, options, Silent()).folder
 
 
+@pytest.fixture
+def own_bundle(tiny_bundle: Path, tmp_path: Path) -> Path:
+    """A copy of `tiny_bundle` that nobody has opened yet, to be spoilt."""
+    return shutil.copytree(tiny_bundle, tmp_path / "tiny")
+
+
 @pytest.fixture(scope="session")
 def half_nano(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """gar-nano in fp16, as TensorRT takes it. Copy it before altering it."""
@@ -101,10 +145,16 @@ def half_nano(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export_bundle(checkpoint, folder, ExportOptions(Precision.FP16, validate=False), Silent()).folder
 
 
+@pytest.fixture(scope="module")
+def built_nano(half_nano: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of `half_nano` for one module: loading it with TensorRT puts engines into it."""
+    return shutil.copytree(half_nano, tmp_path_factory.mktemp("bundles") / "nano")
+
+
 @pytest.fixture
-def bare_nano(half_nano: Path, tmp_path: Path) -> Path:
-    """A copy of `half_nano` without engines, to put some into."""
-    return shutil.copytree(half_nano, tmp_path / "nano", ignore=shutil.ignore_patterns("engines"))
+def own_nano(half_nano: Path, tmp_path: Path) -> Path:
+    """A copy of `half_nano` for one test, without engines."""
+    return shutil.copytree(half_nano, tmp_path / "nano")
 
 
 @dataclass(frozen=True)
@@ -117,10 +167,27 @@ class FakeGpu:
 
 
 @pytest.fixture
-def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
+def cuda() -> FakeCuda:
+    """CUDA's runtime, faked."""
+    return FakeCuda()
+
+
+@pytest.fixture
+def stream(cuda: FakeCuda) -> FakeStream:
+    """A non-blocking stream of the fake."""
+    return cuda.cudaStreamCreateWithFlags(1)[1]
+
+
+@pytest.fixture
+def trt(cuda: FakeCuda) -> FakeTensorRt:
+    """TensorRT, faked."""
+    return FakeTensorRt(cuda)
+
+
+@pytest.fixture
+def fake_gpu(monkeypatch: pytest.MonkeyPatch, cuda: FakeCuda, trt: FakeTensorRt) -> FakeGpu:
     """Puts the fakes in the place of `tensorrt` and cuda-python."""
-    cuda = FakeCuda()
-    gpu = FakeGpu(cuda, FakeTensorRt(cuda), FakeTensorRt(cuda, "tensorrt_rtx", "1.7.1.116"))
+    gpu = FakeGpu(cuda, trt, FakeTensorRt(cuda, "tensorrt_rtx", "1.7.1.116"))
     monkeypatch.setitem(sys.modules, "tensorrt", gpu.tensorrt)
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", gpu.rtx)
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", cuda)

@@ -85,11 +85,11 @@ class FakeSession:
             bind = real.bind_output if name in binding.outputs else real.bind_input
             bind(name, "cpu", 0, dtype, shape, address)
         if "write_index" in bound:
-            begin = int(np.frombuffer((ctypes.c_int64 * 1).from_address(bound["write_index"][2]), np.int64)[0])
+            batch, length, _ = bound["inputs_embeds"][1]
+            begins = np.frombuffer((ctypes.c_int64 * batch).from_address(bound["write_index"][2]), np.int64)
             capacity = next(shape[2] for name, (_, shape, _) in bound.items() if name.startswith("key_cache"))
-            length = bound["inputs_embeds"][1][1]
-            if not 0 <= begin <= capacity - length:
-                raise Violation(f"write_index {begin} and {length} positions leave the cache of {capacity}")
+            if begins.min() < 0 or begins.max() > capacity - length:
+                raise Violation(f"write_index {begins} and {length} positions leave the cache of {capacity}")
         self._session.run_with_iobinding(real)
 
 

@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 import onnx
+import pytest
+from needs import from_dev
 
 DataType = enum.Enum("DataType", "FLOAT HALF INT8 INT32 BOOL UINT8 FP8 BF16 INT64 INT4 FP4")
 TensorFormat = enum.Enum("TensorFormat", "LINEAR CHW2 HWC8")
@@ -176,10 +178,12 @@ class Logger:
         pass
 
 
-def bindings() -> Path | None:
-    """Folder with NVIDIA's Python half, `plugin/`; None where the wheel is not installed."""
+def bindings() -> Path:
+    """Folder with NVIDIA's Python half, `plugin/`; skips the test where the wheel is not installed."""
     spec = importlib.util.find_spec("tensorrt_bindings")
-    return Path(spec.origin).parent if spec is not None and spec.origin is not None else None
+    if spec is None or spec.origin is None:
+        pytest.skip(from_dev("tensorrt-cu13-bindings, with NVIDIA's tensorrt.plugin,"))
+    return Path(spec.origin).parent
 
 
 @contextmanager

@@ -26,7 +26,7 @@ APPENDS = {"present_key_0": "past_key_0", "present_value_0": "past_value_0"}
 class FakeEngine:
     """A decoder whose key of a position is its embedding in each head, and whose value is ten times its position.
 
-    Logits: the sum of all keys that the last query may see, and the largest of their positions.
+    Logits: the sum of all keys that a selected query may see, and the largest of their positions.
     """
 
     name = "fake"
@@ -43,14 +43,16 @@ class FakeEngine:
         self.allocated.append(shape)
         return HostBuffer(np.full(shape, 7, dtype))  # unlike anything that is written
 
-    zeros = empty
+    def zeros(self, shape: tuple[int, ...], dtype: np.dtype) -> HostBuffer:
+        self.allocated.append(shape)
+        return HostBuffer(np.zeros(shape, dtype))
 
     def limit(self, name: str, axis: int) -> None:
         """Every size runs."""
 
     def bind(self, inputs: Mapping[str, Buffer | Array], outputs: Mapping[str, Buffer]) -> Run:
-        assert inputs.keys() == {"inputs_embeds", "position", "attention_mask", *APPENDS.values()}
-        assert outputs.keys() == {"logits", *APPENDS}
+        assert inputs.keys() == {"inputs_embeds", "position", "attention_mask", "select", *APPENDS.values()}
+        assert outputs.keys() == {"logits", "tokens", *APPENDS}
         given = {name: one if isinstance(one, np.ndarray) else one.read() for name, one in inputs.items()}
         made = {name: buffer.read() for name, buffer in outputs.items()}
         assert all(array.flags.c_contiguous for array in [*given.values(), *made.values()])
@@ -74,7 +76,10 @@ class FakeEngine:
         made["present_value_0"][0, past:] = 10 * np.arange(past, total)[:, None, None]
         if self.fail:
             raise RuntimeError("engine on fire")
-        made["logits"][0] = made["present_key_0"][0, :, 0].sum(), made["present_value_0"].max() / 10
+        for row, at in enumerate(given["select"]):
+            keys, values = (made[name][0, : past + at + 1] for name in APPENDS)
+            made["logits"][row] = keys[:, 0].sum(), values.max() / 10
+            made["tokens"][row] = made["logits"][row].argmax()
 
 
 @pytest.fixture
@@ -104,29 +109,29 @@ def test_the_signature_chooses_the_sequence(
 def test_every_run_sees_what_the_last_one_made(start: Callable[[int], TokenSequence]) -> None:
     sequence = start(20)
     assert (sequence.length, sequence.capacity) == (0, 64)
-    np.testing.assert_array_equal(sequence.prefill(rows(1, 2, 3)), [18, 2])  # three times 1 + 2 + 3
-    np.testing.assert_array_equal(sequence.step(np.full(3, 4.0)), [30, 3])
-    np.testing.assert_array_equal(sequence.prefill(rows(5, 6)), [63, 5])
+    np.testing.assert_array_equal(sequence.prefill(rows(1, 2, 3)).logits()[0], [18, 2])  # three times 1 + 2 + 3
+    np.testing.assert_array_equal(sequence.step(np.full((1, 3), 4.0)).logits()[0], [30, 3])
+    np.testing.assert_array_equal(sequence.prefill(rows(5, 6)).logits()[0], [63, 5])
     assert sequence.length == 6
 
 
 def test_a_rewound_sequence_goes_on_from_there(start: Callable[[int], TokenSequence]) -> None:
     sequence = start(20)
     sequence.prefill(rows(1, 2, 3, 4))
-    sequence.step(np.full(3, 5.0))
+    sequence.step(np.full((1, 3), 5.0))
     sequence.rewind(2)
     assert sequence.length == 2
-    np.testing.assert_array_equal(sequence.step(np.full(3, 7.0)), [30, 2])
+    np.testing.assert_array_equal(sequence.step(np.full((1, 3), 7.0)).logits()[0], [30, 2])
     sequence.restart()
-    np.testing.assert_array_equal(sequence.prefill(rows(9)), [27, 0])
+    np.testing.assert_array_equal(sequence.prefill(rows(9)).logits()[0], [27, 0])
 
 
 def test_a_sequence_can_be_filled_to_its_capacity(start: Callable[[int], TokenSequence]) -> None:
     sequence = start(64)
     sequence.prefill(rows(*[1.0] * 63))
-    np.testing.assert_array_equal(sequence.step(np.ones(3)), [192, 63])
+    np.testing.assert_array_equal(sequence.step(np.ones((1, 3))).logits()[0], [192, 63])
     assert sequence.length == sequence.capacity == 64
-    for more in (lambda: sequence.step(np.ones(3)), lambda: sequence.prefill(rows(1))):
+    for more in (lambda: sequence.step(np.ones((1, 3))), lambda: sequence.prefill(rows(1))):
         with pytest.raises(GarBackendError, match="the cache holds 64 positions, 65 were asked of it"):
             more()
     assert sequence.length == 64
@@ -139,7 +144,7 @@ def test_two_sets_of_caches_are_allocated_once(start: Callable[[int], TokenSeque
     engine.allocated.clear()
     sequence.prefill(rows(1, 2))
     for _ in range(5):
-        sequence.step(np.ones(3))
+        sequence.step(np.ones((1, 3)))
     assert not engine.allocated
 
 
@@ -151,7 +156,17 @@ def test_a_run_that_fails_leaves_the_sequence_as_it_was(
     engine.fail = True
     for _ in range(2):
         with pytest.raises(RuntimeError, match="on fire"):
-            sequence.step(np.full(3, 50.0))
+            sequence.step(np.full((1, 3), 50.0))
     engine.fail = False
     assert sequence.length == 2
-    np.testing.assert_array_equal(sequence.step(np.full(3, 3.0)), [18, 2])
+    np.testing.assert_array_equal(sequence.step(np.full((1, 3), 3.0)).logits()[0], [18, 2])
+
+
+def test_several_tokens_in_one_step_predict_behind_each(start: Callable[[int], TokenSequence]) -> None:
+    sequence = start(20)
+    sequence.prefill(rows(1, 2))
+    found = sequence.step(np.repeat([[3.0], [4.0], [5.0]], 3, axis=1))
+    np.testing.assert_array_equal(found.logits(), [[18, 2], [30, 3], [45, 4]])
+    np.testing.assert_array_equal(found.tokens(), [0, 0, 0])
+    sequence.rewind(3)
+    np.testing.assert_array_equal(sequence.step(np.full((1, 3), 1.0)).logits(), [[21, 3]])

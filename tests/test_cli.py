@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gar_edge.runtime.cli import number_masks
+from gar_edge.runtime.region_options import RegionArguments, read_arguments
 
 MASKS = {"cup.png": (slice(10, 50), slice(20, 60)), "plate.png": (slice(40, 90), slice(70, 120))}
 
@@ -53,6 +53,17 @@ def test_text_and_json_say_the_same(scene: Path, tiny_bundle: Path) -> None:
     assert "cut off after 12 tokens" in plain.stderr
 
 
+def test_guessing_ahead_and_time_limits(scene: Path, tiny_bundle: Path) -> None:
+    arguments = ("photo.png", "--mask", "cup.png", "-m", tiny_bundle, "--max-new-tokens", "12")
+    plain = run(scene, *arguments)
+    assert run(scene, *arguments, "--speculate", "8").stdout == plain.stdout
+    hurried = run(scene, *arguments[:-1], "400", "--seconds", "0.001")
+    assert hurried.returncode == 0
+    assert "--seconds allows more" in hurried.stderr
+    wrong = run(scene, *arguments, "--seconds", "0")
+    assert (wrong.returncode, len(wrong.stderr.splitlines())) == (2, 1)
+
+
 def test_a_single_region_is_prompt_1_unless_numbered(scene: Path, tiny_bundle: Path) -> None:
     def tokens(*masks: str) -> list[int]:
         done = run(scene, "photo.png", *masks, "-m", tiny_bundle, "--max-new-tokens", "12", "--json")
@@ -65,7 +76,7 @@ def test_a_single_region_is_prompt_1_unless_numbered(scene: Path, tiny_bundle: P
 @pytest.mark.parametrize(
     ("texts", "question", "expected"),
     [
-        (["a.png"], None, {-1: "a.png"}),
+        (["a.png"], None, {None: "a.png"}),
         (["3=a.png"], None, {3: "a.png"}),
         (["a.png"], "?", {0: "a.png"}),
         (["a.png", "b=c.png"], "?", {0: "a.png", 1: "b=c.png"}),
@@ -74,8 +85,9 @@ def test_a_single_region_is_prompt_1_unless_numbered(scene: Path, tiny_bundle: P
         (["b.png", "0=a.png"], "?", {0: "a.png", 1: "b.png"}),
     ],
 )
-def test_numbering(texts: list[str], question: str | None, expected: dict[int, str]) -> None:
-    assert number_masks(texts, question) == expected
+def test_numbering(texts: list[str], question: str | None, expected: dict[int | None, str]) -> None:
+    found = read_arguments(RegionArguments(mask=texts), "photo.png", question is None)
+    assert {number: given.region for number, given in found.items()} == expected
 
 
 def test_unnumbered_masks_count_from_0(scene: Path, tiny_bundle: Path) -> None:
@@ -123,7 +135,7 @@ FAILURES = {
     "no image": (("nowhere.png", "--mask", "cup.png"), "nowhere.png: no such image file"),
     "image is text": (("notes.txt", "--mask", "cup.png"), "notes.txt: not an image that can be read"),
     "no mask file": (("photo.png", "--mask", "nowhere.png"), "nowhere.png: no such mask file"),
-    "empty mask": (("photo.png", "--mask", "empty.png"), "region 1: mask is empty"),
+    "empty mask": (("photo.png", "--mask", "empty.png"), "region: mask is empty"),
     "no model": (("photo.png", "--mask", "cup.png", "-m", "nowhere"), "nowhere: no such bundle"),
     "no TensorRT": (("photo.png", "--mask", "cup.png", "--backend", "tensorrt"), "TensorRT "),
 }
@@ -144,7 +156,14 @@ def test_a_mask_of_another_size_warns_in_one_line(scene: Path, tiny_bundle: Path
     Image.open(scene / "cup.png").resize((65, 45)).save(scene / "small.png")
     done = run(scene, "photo.png", "--mask", "small.png", "-m", tiny_bundle, "--max-new-tokens", "1", "--json")
     assert done.returncode == 0
-    assert done.stderr == "warning: region 1: mask is 65x45, the image 130x90: resized by nearest neighbour\n"
+    assert done.stderr == "warning: region: mask is 65x45, the image 130x90: resized by nearest neighbour\n"
+
+
+def test_a_jpeg_mask_warns_in_one_line(scene: Path, tiny_bundle: Path) -> None:
+    Image.open(scene / "cup.png").save(scene / "cup.jpg")
+    done = run(scene, "photo.png", "--mask", "cup.jpg", "-m", tiny_bundle, "--max-new-tokens", "1", "--json")
+    assert done.returncode == 0
+    assert done.stderr == "warning: cup.jpg: JPEG's lossy compression puts stray pixels into a mask; save it as PNG\n"
 
 
 EXPORT_USAGE = {
@@ -154,6 +173,7 @@ EXPORT_USAGE = {
     "unknown size": (("--size", "70b"), "70b"),
     "random without size": (("--checkpoint", "x", "--random-weights"), "--size"),
     "revision of a folder": (("--checkpoint", "x", "--revision", "main"), "--revision goes with --size"),
+    "too many tiles": (("--size", "nano", "--max-tiles", "62"), "--max-tiles must be 1 to 61"),
 }
 
 

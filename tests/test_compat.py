@@ -137,6 +137,7 @@ def feed(gar: Gar, embeds: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray
         "inputs_embeds": embeds[None].astype(gar.decoder.dtype),
         "position": np.zeros(1, np.int64),
         "attention_mask": mask[None, None],
+        "select": np.array([len(embeds) - 1]),
         **dict.fromkeys(gar.decoder.graph.appends.values(), empty),
     }
 
@@ -154,7 +155,8 @@ def test_float16_norms_do_not_overflow(half: Path) -> None:
     caches = [torch.zeros(1, text.kv_heads, 12, text.head_dim) for _ in range(2 * text.layers)]
     start = torch.zeros(1, dtype=torch.int64)
     with torch.inference_mode():
-        logits, *_ = module(torch.from_numpy(embeds)[None].float(), start, causal_mask(start, 12, 12), caches)
+        mask, last = causal_mask(start, 12, 12), torch.tensor([11])
+        logits, *_ = module(torch.from_numpy(embeds)[None].float(), start, mask, last, caches)
     expected = logits.numpy()
     assert np.abs(found - expected).max() / np.abs(expected).max() < 1e-2
 
@@ -177,7 +179,7 @@ def test_int8_is_near_float(quantised: Path, tiny_bundle: Path) -> None:
         embeds = np.asarray(gar.bundle.embed(np.arange(5, 45)), gar.decoder.dtype)
         buffer = gar.backend.empty(embeds.shape, gar.decoder.dtype)
         buffer.write(embeds)
-        logits.append(gar.decoder.start(len(embeds)).prefill(buffer).astype(np.float64))
+        logits.append(gar.decoder.start(len(embeds)).prefill(buffer).logits()[0].astype(np.float64))
     found, wanted = logits
     assert found @ wanted / np.linalg.norm(found) / np.linalg.norm(wanted) > 0.98
 

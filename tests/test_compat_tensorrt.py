@@ -5,6 +5,7 @@ from pathlib import Path
 import onnx
 import pytest
 from conftest import SHAPES
+from needs import from_dev
 
 from gar_edge.export.bundle_writer import ExportOptions, export_bundle
 from gar_edge.export.graphs import TOTAL, Precision
@@ -12,7 +13,7 @@ from gar_edge.export.progress import Silent
 from gar_edge.export.quantise import Quantising
 from gar_edge.models.standin import random_checkpoint_of
 
-trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
+trt = pytest.importorskip("tensorrt_rtx", reason=from_dev("tensorrt-rtx"))
 
 # Smallest, usual and largest value of each dimension that varies.
 PREFILL = {"batch": (1, 1, 1), "length": (1, 64, 128), "past": (0, 0, 128), TOTAL: (1, 64, 256)}

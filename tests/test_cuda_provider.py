@@ -14,6 +14,7 @@ from fake_onnxruntime import CPU, FakeOnnxRuntime
 from gar_edge.runtime import Answer, Gar, GarBackendError, GarBundleError, Options
 
 OPTIONS = Options(max_new_tokens=6)
+EXAMPLES = Path(__file__).parents[1] / "examples"
 QUESTION = "Is <Prompt0> larger or smaller than <Prompt1>?"
 
 
@@ -51,13 +52,37 @@ def test_one_wait_per_token_and_nothing_allocated(half_nano: Path, fake_provider
     gar, cuda = Gar.load(half_nano, backend="cuda"), fake_provider.cuda
     answer = gar.open(np.zeros((90, 130, 3), np.uint8)).describe(np.ones((90, 130), bool), options=OPTIONS)
     assert cuda.calls["synchronise"] == len(answer.tokens)  # encoder, replay and prefill are chained
-    sequence, embed = gar.decoder.start(8), np.zeros(gar.manifest.dimensions.hidden, np.float16)
-    sequence.step(embed)
+    sequence, embed = gar.decoder.start(8), np.zeros((1, gar.manifest.dimensions.hidden), np.float16)
+    sequence.step(embed).tokens()
     count, copies = len(cuda.memory.allocations), cuda.calls["copy"]
     for _ in range(5):
-        sequence.step(embed)
+        sequence.step(embed).tokens()
     assert len(cuda.memory.allocations) == count
-    assert cuda.calls["copy"] - copies == 5 * 4  # embedding, mask, write index; logits back
+    assert cuda.calls["copy"] - copies == 5 * 4  # embedding, mask, write index; token back
+
+
+def test_regions_side_by_side_on_caches_that_grow(
+    half_nano: Path, fake_provider: FakeOnnxRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prompts take several runs, answers end at different steps, and a third region waits for a place."""
+    for module in ("in_place", "sequence_batch"):
+        monkeypatch.setattr(f"gar_edge.runtime.{module}.STEPS_AHEAD", 1)
+    masks = [EXAMPLES / f"scene_1_mask_{number}.png" for number in range(3)]
+    found: dict[str, list[tuple[int, ...]]] = {}
+    for backend in ("cuda", "onnxruntime"):
+        gar = Gar.load(half_nano, backend=backend, batch=2)
+        gar.decoder.chunk = 100
+        scene, options = gar.open(EXAMPLES / "scene_1.png"), Options(max_new_tokens=60)
+        answers = [*scene.describe_all(masks, options), scene.describe(masks[0], options=options)]
+        found[backend] = [answer.tokens for answer in answers]
+        assert gar.most_at_once == 2
+    assert found["cuda"] == found["onnxruntime"]
+    assert len({len(tokens) for tokens in found["cuda"]}) > 1
+
+
+def test_free_memory_is_the_gpus(half_nano: Path, fake_provider: FakeOnnxRuntime) -> None:
+    gar, cuda = Gar.load(half_nano, backend="cuda"), fake_provider.cuda
+    assert gar.backend.free_memory() == cuda.capacity - cuda.used > 0
 
 
 def test_sessions_share_our_stream(half_nano: Path, fake_provider: FakeOnnxRuntime) -> None:
@@ -157,14 +182,14 @@ def test_a_compat_decoder_that_is_not_there(half_nano: Path, fake_provider: Fake
 
 
 def test_auto_takes_cuda_after_the_tensorrts(
-    bare_nano: Path,
+    own_nano: Path,
     fake_provider: FakeOnnxRuntime,
     monkeypatch: pytest.MonkeyPatch,
     recwarn: pytest.WarningsRecorder,
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
-    assert Gar.load(bare_nano).backend.name == "cuda"
+    assert Gar.load(own_nano).backend.name == "cuda"
     assert not recwarn.list
 
 

@@ -15,10 +15,11 @@ from conftest import SHAPES
 from gar_edge.models.checkpoint import Checkpoint
 from gar_edge.models.llama import AppendingDecoder, Decoder, causal_mask
 from gar_edge.models.weights import build_module, decoder_recipes, load_parameters
-from gar_edge.runtime import decode
+from gar_edge.runtime import GarBackendError, in_place
 from gar_edge.runtime.backend import Buffer
 from gar_edge.runtime.choices import DecoderName
 from gar_edge.runtime.gar import Gar
+from gar_edge.runtime.sequence import Prediction
 
 POSITIONS = 220
 
@@ -60,8 +61,9 @@ def test_torch_decoder_step_by_step(checkpoint: Checkpoint, embeds: np.ndarray, 
         for position, row in enumerate(torch.from_numpy(embeds)):
             index = torch.tensor([position])
             mask = causal_mask(index, 1, POSITIONS + 5)
-            logits, *caches = module(row[None, None], index, mask, caches)
+            logits, tokens, *caches = module(row[None, None], index, mask, torch.zeros(1, dtype=torch.int64), caches)
             found.append(logits[0].numpy())
+            assert tokens.tolist() == [expected[position].argmax()]
     assert_same(np.stack(found), expected)
 
 
@@ -75,9 +77,10 @@ def test_torch_appending_decoder_in_pieces(checkpoint: Checkpoint, embeds: np.nd
         for begin, end in pairwise([0, *ends]):
             position = torch.tensor([begin])
             mask = causal_mask(position, end - begin, end)
-            logits, *past = module(torch.from_numpy(embeds[None, begin:end]), position, mask, past)
-            found.append(logits[0].numpy())
-    assert_same(np.stack(found), expected[[end - 1 for end in ends]])
+            every = torch.arange(end - begin)
+            logits, _, *past = module(torch.from_numpy(embeds[None, begin:end]), position, mask, every, past)
+            found.append(logits.numpy())
+    assert_same(np.concatenate(found), expected)
 
 
 @pytest.fixture(params=[one.value for one in DecoderName])
@@ -87,7 +90,7 @@ def gar(request: pytest.FixtureRequest, compat_bundle: Path) -> Gar:
 
 def test_exported_decoder_step_by_step(gar: Gar, embeds: np.ndarray, expected: np.ndarray) -> None:
     sequence = gar.decoder.start(POSITIONS)
-    assert_same(np.stack([sequence.step(row) for row in embeds]), expected)
+    assert_same(np.stack([sequence.step(row[None]).logits()[0] for row in embeds]), expected)
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 64, POSITIONS])
@@ -97,9 +100,9 @@ def test_prefill_in_chunks_then_steps(gar: Gar, embeds: np.ndarray, expected: np
     for begin in range(0, 200, chunk):
         end = min(begin + chunk, 200)
         with embedded(gar, embeds[begin:end]) as rows:
-            found.append(sequence.prefill(rows))
+            found.append(sequence.prefill(rows).logits()[0])
         at.append(end - 1)
-    found += [sequence.step(row) for row in embeds[200:]]
+    found += [sequence.step(row[None]).logits()[0] for row in embeds[200:]]
     at += range(200, POSITIONS)
     assert_same(np.stack(found), expected[at])
 
@@ -110,15 +113,15 @@ def test_rewind_forgets_what_came_later(gar: Gar, embeds: np.ndarray, expected: 
     with embedded(gar, embeds[:30]) as rows:
         sequence.prefill(rows)
     for row in -embeds[:9]:
-        sequence.step(row)
+        sequence.step(row[None]).logits()[0]
     for begin in (12, 34):
         sequence.rewind(begin)
         with embedded(gar, embeds[begin : begin + 20]) as rows:
-            found = [sequence.prefill(rows)]
-        found += [sequence.step(row) for row in embeds[begin + 20 : begin + 25]]
+            found = [sequence.prefill(rows).logits()[0]]
+        found += [sequence.step(row[None]).logits()[0] for row in embeds[begin + 20 : begin + 25]]
         assert_same(np.stack(found), expected[begin + 19 : begin + 25])
     sequence.rewind(0)
-    assert_same(sequence.step(embeds[0]), expected[0])
+    assert_same(sequence.step(embeds[:1]).logits()[0], expected[0])
 
 
 def test_a_batch_of_sequences_at_different_positions(
@@ -130,19 +133,22 @@ def test_a_batch_of_sequences_at_different_positions(
     empty, zeros = gar.backend.empty, gar.backend.zeros
     shape = (2, text.kv_heads, capacity, text.head_dim)
     caches = {name: zeros(shape, gar.decoder.dtype) for name in gar.decoder.graph.aliases.values()}
-    logits = empty((2, text.vocab), gar.decoder.logits_dtype)
+    prediction = Prediction(gar.decoder, 2)
     for starts in ([0, 0], [length - chunk for length in lengths]):
         rows = np.stack([embeds[start : start + chunk] for start in starts])
         slots = np.arange(capacity)
         mask = np.stack([slots <= start + np.arange(chunk)[:, None] for start in starts])[:, None]
-        feed = {"inputs_embeds": rows, "write_index": np.array(starts), "attention_mask": mask}
+        select = np.array([chunk - 1, 2 * chunk - 1])
+        feed = {"inputs_embeds": rows, "write_index": np.array(starts), "attention_mask": mask, "select": select}
         buffers = {}
         for name, value in feed.items():
             buffers[name] = empty(value.shape, value.dtype)
             buffers[name].write(value)
         outputs = {out: caches[source] for out, source in gar.decoder.graph.aliases.items()}
-        gar.decoder.session.bind({**buffers, **caches}, {"logits": logits, **outputs})()
-    assert_same(logits.read(), expected[[length - 1 for length in lengths]])
+        gar.decoder.session.bind({**buffers, **caches}, {**prediction.buffers, **outputs})()
+    last = expected[[length - 1 for length in lengths]]
+    assert_same(prediction.logits(), last)
+    assert prediction.tokens().tolist() == last.argmax(-1).tolist()
 
 
 def test_a_batch_of_pasts_of_different_lengths(
@@ -158,7 +164,12 @@ def test_a_batch_of_pasts_of_different_lengths(
     for number, length in enumerate(lengths):
         empty = {name: np.zeros((1, 0, text.kv_heads, text.head_dim), np.float32) for name in appends.values()}
         mask = np.tri(length, dtype=bool)[None, None]
-        feed = {"inputs_embeds": embeds[None, :length], "position": np.zeros(1, np.int64), "attention_mask": mask}
+        feed = {
+            "inputs_embeds": embeds[None, :length],
+            "position": np.zeros(1, np.int64),
+            "attention_mask": mask,
+            "select": np.array([length - 1]),
+        }
         for output, present in zip(appends, session.run(list(appends), feed | empty), strict=True):
             pasts[appends[output]][number, :length] = present[0]
     held = np.arange(longest) < np.array(lengths)[:, None]  # [2,longest]
@@ -169,26 +180,55 @@ def test_a_batch_of_pasts_of_different_lengths(
         "inputs_embeds": np.stack([embeds[length : length + count] for length in lengths]),
         "position": np.array(lengths),
         "attention_mask": mask[:, None],
+        "select": np.array([count - 1, 2 * count - 1]),
     }
     (logits,) = session.run(["logits"], feed | pasts)
     assert_same(logits, expected[[length + count - 1 for length in lengths]])
 
 
-def test_the_cache_is_allocated_once_and_updated_in_place(bundle: Path, embeds: np.ndarray) -> None:
+def test_the_cache_is_updated_in_place(bundle: Path, embeds: np.ndarray) -> None:
     gar = Gar.load(bundle)
     sequence = gar.decoder.start(10)
-    caches = [cache.read() for cache in sequence._caches.values()]
+    sequence.step(embeds[:1])
+    caches = [cache.read() for cache in sequence._caches._buffers.values()]
     addresses = [cache.ctypes.data for cache in caches]
-    sequence.step(embeds[0])
-    sequence.step(embeds[1])
-    assert [cache.read().ctypes.data for cache in sequence._caches.values()] == addresses
+    sequence.step(embeds[1:2])
+    assert [cache.read().ctypes.data for cache in sequence._caches._buffers.values()] == addresses
     for cache in caches:
         written = np.abs(cache).sum(axis=(0, 1, 3)) > 0
-        assert written.tolist() == [True, True] + [False] * (sequence.capacity - 2)
+        assert written.tolist() == [True, True] + [False] * (sequence._caches.slots - 2)
 
 
-def test_capacity_fits_the_request(tiny_bundle: Path) -> None:
-    decoder = Gar.load(tiny_bundle).decoder
-    assert decoder.start(1).capacity == decode.CAPACITY_STEP
-    assert decoder.start(decode.CAPACITY_STEP + 1).capacity == 2 * decode.CAPACITY_STEP
-    assert decoder.start(decoder.dims.context).capacity == decoder.dims.context
+def test_a_cache_grows_with_its_use_and_keeps_what_it_holds(
+    bundle: Path, embeds: np.ndarray, expected: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Attention covers all slots, so there are never many more than positions."""
+    monkeypatch.setattr(in_place, "STEPS_AHEAD", 10)
+    gar = Gar.load(bundle)
+    sequence, slots = gar.decoder.start(POSITIONS), []
+    assert isinstance(sequence, in_place.InPlaceSequence)
+    found = []
+    for begin, end in pairwise([0, 50, 130, *range(131, 205)]):
+        with embedded(gar, embeds[begin:end]) as rows:
+            made = sequence.step(embeds[begin:end]) if end == begin + 1 else sequence.prefill(rows)
+            found.append(made.logits()[0])
+        slots.append(sequence._caches.slots)
+    assert slots[:2] == [64, 192]
+    assert slots[-1] == 256
+    assert_same(np.stack(found), expected[[49, 129, *range(130, 204)]])
+    sequence.restart()
+    assert sequence._caches.slots == 0
+    assert_same(sequence.step(embeds[:1]).logits()[0], expected[0])
+
+
+def test_a_sequence_may_fill_the_context_and_no_more(tiny_bundle: Path) -> None:
+    gar = Gar.load(tiny_bundle)
+    context = gar.decoder.dims.context
+    sequence = gar.decoder.start(1)
+    assert sequence.capacity == context
+    rows = np.random.default_rng(0).standard_normal((context, gar.decoder.dims.hidden)).astype(np.float32)
+    with embedded(gar, rows[:-1]) as begin:
+        sequence.prefill(begin)
+    sequence.step(rows[-1:])
+    with pytest.raises(GarBackendError, match=f"the cache holds {context} positions"):
+        sequence.step(rows[:1])

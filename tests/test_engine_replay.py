@@ -11,14 +11,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from conftest import FakeGpu
-from engines import build, gar_engine, keys
+from engine_building import build, gar_engine, keys
 from fake_tensorrt import FakePlugins
 
 from gar_edge.runtime import Gar, GarBackendError, Options
 from gar_edge.runtime.choices import ReplayForm
 from gar_edge.runtime.replay_plugin import aot
 from gar_edge.runtime.tensorrt import replay
-from gar_edge.runtime.tensorrt.library import load_library
+from gar_edge.runtime.tensorrt.installed import load_library
 from gar_edge.runtime.tensorrt.replay import Replay
 
 AOT = Replay(ReplayForm.AOT)
@@ -58,110 +58,110 @@ def answers(bundle: Path, backend: str) -> tuple[int, ...]:
 
 
 def test_the_cpp_plugin_takes_the_place_of_the_body(
-    bare_nano: Path,
+    own_nano: Path,
     fake_gpu: FakeGpu,
     library: Path,
 ) -> None:
-    portable = keys(build(bare_nano))
-    with_plugin = build(bare_nano, Replay(ReplayForm.PLUGIN, library))
+    portable = keys(build(own_nano))
+    with_plugin = build(own_nano, Replay(ReplayForm.PLUGIN, library))
     assert keys(with_plugin)["roi_replay"] != portable["roi_replay"]
     assert {name: keys(with_plugin)[name] for name in OTHERS} == {name: portable[name] for name in OTHERS}
     assert with_plugin[1].record.plugin_file == str(library)
-    assert answers(bare_nano, "tensorrt") == answers(bare_nano, "onnxruntime")
+    assert answers(own_nano, "tensorrt") == answers(own_nano, "onnxruntime")
     assert [engine.plan.plugin for engine in fake_gpu.tensorrt.engines] == [False, True, False]
 
 
 def test_the_ahead_of_time_plugin_needs_nothing_when_it_runs(
-    bare_nano: Path,
+    own_nano: Path,
     fake_gpu: FakeGpu,
     ahead_of_time: FakePlugins,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    portable = keys(build(bare_nano))
-    carried = build(bare_nano, AOT)
+    portable = keys(build(own_nano))
+    carried = build(own_nano, AOT)
     assert keys(carried)["roi_replay"] != portable["roi_replay"]
     assert {name: keys(carried)[name] for name in OTHERS} == {name: portable[name] for name in OTHERS}
     assert [engine.record.recipe.replay for engine in carried] == [None, "aot", None]
     assert carried[1].record.plugin_file is None
-    assert [engine.built for engine in build(bare_nano, AOT)] == [False] * 3  # registered once, found again
+    assert [engine.built for engine in build(own_nano, AOT)] == [False] * 3  # registered once, found again
     another_process(fake_gpu, monkeypatch)
-    assert answers(bare_nano, "tensorrt") == answers(bare_nano, "onnxruntime")
+    assert answers(own_nano, "tensorrt") == answers(own_nano, "onnxruntime")
     assert [engine.plan.kernel for engine in fake_gpu.tensorrt.engines] == [False, True, False]
 
 
 def test_another_kernel_is_another_engine(
-    bare_nano: Path,
+    own_nano: Path,
     ahead_of_time: FakePlugins,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    first = keys(build(bare_nano, AOT))
+    first = keys(build(own_nano, AOT))
     sources = shutil.copytree(replay.SOURCES, tmp_path / "cuda")
     (sources / "roi_replay.h").write_text("// altered")
     monkeypatch.setattr(replay, "SOURCES", sources)
-    assert keys(build(bare_nano, AOT))["roi_replay"] != first["roi_replay"]
+    assert keys(build(own_nano, AOT))["roi_replay"] != first["roi_replay"]
 
 
 def test_an_engine_without_its_library_says_so(
-    bare_nano: Path,
+    own_nano: Path,
     fake_gpu: FakeGpu,
     library: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    build(bare_nano, Replay(ReplayForm.PLUGIN, library))
+    build(own_nano, Replay(ReplayForm.PLUGIN, library))
     library.unlink()
     another_process(fake_gpu, monkeypatch)
     with pytest.raises(GarBackendError, match="no such plugin library"):
-        Gar.load(bare_nano, backend="tensorrt")
+        Gar.load(own_nano, backend="tensorrt")
 
 
 def test_a_library_without_the_plugin(
-    bare_nano: Path,
+    own_nano: Path,
     fake_gpu: FakeGpu,
     library: Path,
 ) -> None:
     library.write_bytes(b"something else")
     with pytest.raises(GarBackendError, match="not a replay plugin"):
-        build(bare_nano, Replay(ReplayForm.PLUGIN, library))
+        build(own_nano, Replay(ReplayForm.PLUGIN, library))
 
 
 def test_an_older_tensorrt_has_no_such_plugins(
-    bare_nano: Path,
+    own_nano: Path,
     fake_gpu: FakeGpu,
 ) -> None:
     with pytest.raises(GarBackendError, match=r"install TensorRT 10\.9 or later, or load the C\+\+ plugin"):
-        build(bare_nano, AOT)
+        build(own_nano, AOT)
 
 
 @pytest.mark.parametrize("form", ["plugin", "aot"])
-def test_rtx_takes_no_plugins(bare_nano: Path, fake_gpu: FakeGpu, library: Path, form: str, capsys) -> None:
+def test_rtx_takes_no_plugins(own_nano: Path, fake_gpu: FakeGpu, library: Path, form: str, capsys) -> None:
     named = ("--plugin-library", library) if form == "plugin" else ()
-    code, _, err = gar_engine(capsys, "build", bare_nano, "--backend", "tensorrt_rtx", "--replay", form, *named)
+    code, _, err = gar_engine(capsys, "build", own_nano, "--backend", "tensorrt_rtx", "--replay", form, *named)
     assert (code, err.count("\n")) == (1, 1)
     assert "TensorRT-RTX 1.7.1.116 takes no plugins; build the portable replay" in err
 
 
 def test_one_form_in_a_process(
-    bare_nano: Path,
+    own_nano: Path,
     fake_gpu: FakeGpu,
     ahead_of_time: FakePlugins,
     library: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    build(bare_nano, AOT)
+    build(own_nano, AOT)
     with pytest.raises(GarBackendError, match="the ahead-of-time replay plugin is registered in this process"):
-        build(bare_nano, Replay(ReplayForm.PLUGIN, library))
+        build(own_nano, Replay(ReplayForm.PLUGIN, library))
     with pytest.raises(GarBackendError, match="would take it instead of the portable replay"):
-        build(bare_nano)
+        build(own_nano)
     another_process(fake_gpu, monkeypatch)
-    build(bare_nano, Replay(ReplayForm.PLUGIN, library))
+    build(own_nano, Replay(ReplayForm.PLUGIN, library))
     monkeypatch.setitem(sys.modules, "tensorrt.plugin", FakePlugins(fake_gpu.tensorrt.registry))
     with pytest.raises(GarBackendError, match="loaded in this process already"):
-        build(bare_nano, AOT)
+        build(own_nano, AOT)
 
 
 def test_a_lookup_that_fails_is_not_a_builds_reason(
-    bare_nano: Path,
+    own_nano: Path,
     fake_gpu: FakeGpu,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -175,20 +175,20 @@ def test_a_lookup_that_fails_is_not_a_builds_reason(
 
 
 def test_the_command_names_the_form(
-    bare_nano: Path,
+    own_nano: Path,
     fake_gpu: FakeGpu,
     ahead_of_time: FakePlugins,
     library: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert gar_engine(capsys, "build", bare_nano)[0] == 0
-    assert gar_engine(capsys, "build", bare_nano, "--replay", "aot")[0] == 0
+    assert gar_engine(capsys, "build", own_nano)[0] == 0
+    assert gar_engine(capsys, "build", own_nano, "--replay", "aot")[0] == 0
     another_process(fake_gpu, monkeypatch)
-    assert gar_engine(capsys, "build", bare_nano, "--plugin-library", library)[0] == 0
-    _, out, _ = gar_engine(capsys, "info", bare_nano)
+    assert gar_engine(capsys, "build", own_nano, "--plugin-library", library)[0] == 0
+    _, out, _ = gar_engine(capsys, "info", own_nano)
     for form in ReplayForm:
         assert f"roi_replay ({form.value}): " in out
-    _, out, _ = gar_engine(capsys, "info", bare_nano, "--json")
+    _, out, _ = gar_engine(capsys, "info", own_nano, "--json")
     listed = {engine["recipe"]["replay"]: engine["plugin_file"] for engine in json.loads(out)["engines"]}
     assert listed == {None: None, "portable": None, "aot": None, "plugin": str(library)}

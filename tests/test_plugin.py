@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from needs import NVCC
 from replay_kernel import run_command as build
 
 from gar_edge.runtime.replay_plugin.compiler import find_nvcc
@@ -18,10 +19,10 @@ TENSORRT = os.environ.get("TENSORRT_INCLUDE", "")
 
 compiler = shutil.which("g++")
 nvcc = find_nvcc()
-needs_nvcc = pytest.mark.skipif(nvcc is None, reason="nvcc is not installed")
+needs_nvcc = pytest.mark.skipif(nvcc is None, reason=NVCC)
 needs_tensorrt = pytest.mark.skipif(
     nvcc is None or compiler is None or not (Path(TENSORRT) / "NvInferRuntime.h").is_file(),
-    reason="TENSORRT_INCLUDE does not point at TensorRT's headers, or nvcc or g++ is missing",
+    reason="TENSORRT_INCLUDE names no folder with TensorRT's headers (a device has them), or nvcc or g++ is missing",
 )
 
 

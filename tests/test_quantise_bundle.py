@@ -30,7 +30,7 @@ from gar_edge.models.checkpoint import Checkpoint
 from gar_edge.models.sizes import Preset
 from gar_edge.models.standin import random_checkpoint_of
 from gar_edge.runtime import Gar, Options
-from gar_edge.runtime.errors import GarCalibrationError
+from gar_edge.runtime.errors import GarOptionError
 from gar_edge.runtime.preprocess import cut_mask, cut_tiles
 
 FUSED = {"MatMulIntegerToFloat", "QGemm", "MatMulNBits", "DynamicQuantizeMatMul"}
@@ -178,7 +178,7 @@ def test_features_and_logits_are_nearly_the_float_ones(written: Written, picture
         ids = np.arange(5, 45)
         embeds = gar.backend.empty((len(ids), gar.manifest.dimensions.hidden), gar.decoder.dtype)
         embeds.write(np.array(gar.bundle.embed(ids), gar.decoder.dtype))
-        logits.append(gar.decoder.start(len(ids)).prefill(embeds))
+        logits.append(gar.decoder.start(len(ids)).prefill(embeds).logits()[0])
         assert gar.open(picture).describe(mask, options=Options(max_new_tokens=3)).tokens
     assert cosine(*features) > 0.995
     assert cosine(*logits) > (0.98 if written.precision is Precision.INT8 else 0.95)
@@ -229,7 +229,7 @@ def test_chosen_layers_stay_float(tmp_path: Path) -> None:
     assert {entry["site"]: entry["why"] for entry in account["kept_float"]} == dict.fromkeys(names, "asked for")
     assert optimised(tmp_path / "b" / "decoder_cpu.onnx", tmp_path)["MatMul"] == 1
     assert export(tmp_path / "all", data, samples=2, keep_float="none")["kept_float"] == []
-    with pytest.raises(GarCalibrationError, match=r"no layer is named layers\.9\.down_proj"):
+    with pytest.raises(GarOptionError, match=r"no layer is named layers\.9\.down_proj"):
         export(tmp_path / "no", data, samples=2, keep_float=("layers.9.down_proj", names[0]))
     assert not (tmp_path / "no").exists()
 

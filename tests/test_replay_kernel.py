@@ -4,6 +4,7 @@ import contextlib
 import re
 from pathlib import Path
 
+import needs
 import numpy as np
 import pytest
 import reference
@@ -21,8 +22,6 @@ RELEASED_SCALE = float(np.float32(1 / 28))
 
 @pytest.fixture(scope="module")
 def kernels(tmp_path_factory: pytest.TempPathFactory) -> dict[Element, HostKernel]:
-    if replay_kernel.COMPILER is None:
-        pytest.skip("g++ is not installed")
     folder = tmp_path_factory.mktemp("kernels")
     return {element: HostKernel(element, folder) for element in Element}
 
@@ -113,15 +112,13 @@ def test_any_number_of_threads_is_right(kernels: dict[Element, HostKernel], thre
 @pytest.mark.parametrize("element", Element)
 def test_both_forms_launch_as_many_threads(kernels: dict[Element, HostKernel], element: Element) -> None:
     for channels in (1, 7, 8, 9, 64, 100, 1023, 2048, 4096):
-        assert kernels[element].library.block_threads(channels) == block_threads(channels, element)
+        assert kernels[element].compiled.block_threads(channels) == block_threads(channels, element)
 
 
 def test_the_scale_is_compiled_in_to_the_last_bit(tmp_path: Path) -> None:
-    if replay_kernel.COMPILER is None:
-        pytest.skip("g++ is not installed")
     defines = Variant(Element.FLOAT32, output_size=3, spatial_scale=RELEASED_SCALE).defines
     kernel = HostKernel(Element.FLOAT32, tmp_path, **defines)
-    assert kernel.library.spatial_scale() == RELEASED_SCALE
+    assert kernel.compiled.spatial_scale() == RELEASED_SCALE
 
 
 def compilers() -> list[Compiler]:
@@ -134,7 +131,7 @@ def compilers() -> list[Compiler]:
 
 
 COMPILERS = compilers()
-needs_a_cuda_compiler = pytest.mark.skipif(not COMPILERS, reason="neither NVRTC with cuda-python nor nvcc is installed")
+needs_a_cuda_compiler = pytest.mark.skipif(not COMPILERS, reason=needs.CUDA_COMPILER)
 
 
 @needs_a_cuda_compiler
@@ -175,7 +172,7 @@ def test_an_unknown_architecture_is_refused_in_one_line(compiler: Compiler) -> N
         compiler.ptx(Variant(Element.FLOAT32, 16, RELEASED_SCALE), 13)
 
 
-@pytest.mark.skipif(find_nvcc() is None, reason="nvcc is not installed")
+@pytest.mark.skipif(find_nvcc() is None, reason=needs.NVCC)
 @pytest.mark.parametrize("element", Element)
 def test_ptx_assembles_without_spilling(element: Element, tmp_path: Path) -> None:
     nvcc = find_nvcc()

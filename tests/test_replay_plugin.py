@@ -12,12 +12,11 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-import replay_kernel
 import tensorrt_stand_in
 import torch
 from conftest import SHAPES
 from replay_kernel import HostKernel, random_case
-from tensorrt_stand_in import DataType, Tensor, build
+from tensorrt_stand_in import DataType, Tensor, bindings, build
 
 from gar_edge.export.replay_graph import NODE, replay_model
 from gar_edge.models.standin import random_checkpoint_of
@@ -25,10 +24,6 @@ from gar_edge.runtime.errors import GarBackendError
 from gar_edge.runtime.replay_plugin import aot, compiler, device, register_replay_plugin
 from gar_edge.runtime.replay_plugin.kernel import ENTRY, Element, Variant
 
-SOURCES = tensorrt_stand_in.bindings()
-needs_tensorrt_plugin = pytest.mark.skipif(
-    SOURCES is None, reason="the wheel tensorrt-cu13-bindings, with tensorrt.plugin, is not installed"
-)
 FEATURES = {Element.FLOAT32: DataType.FLOAT, Element.FLOAT16: DataType.HALF, Element.BFLOAT16: DataType.BF16}
 
 
@@ -58,9 +53,7 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> RecordingCompiler:
 @pytest.fixture
 def trt(recorder: RecordingCompiler) -> Iterator[ModuleType]:
     """`tensorrt` with the plugin registered."""
-    if SOURCES is None:
-        pytest.skip("the wheel tensorrt-cu13-bindings, with tensorrt.plugin, is not installed")
-    with tensorrt_stand_in.tensorrt(SOURCES) as module:
+    with tensorrt_stand_in.tensorrt(bindings()) as module:
         register_replay_plugin()
         recorder.asked.clear()
         yield module
@@ -141,7 +134,6 @@ def test_the_exported_node_is_the_plugins(trt: ModuleType, recorder: RecordingCo
     assert built.sizes(tiles=3, regions=2)[0] == (2, config.tile_tokens, config.text.hidden)
 
 
-@pytest.mark.skipif(replay_kernel.COMPILER is None, reason="g++ is not installed")
 @pytest.mark.parametrize("element", Element)
 def test_what_the_engine_launches_gives_the_references_result(
     trt: ModuleType, element: Element, tmp_path: Path
@@ -211,16 +203,14 @@ def test_a_tensorrt_without_ahead_of_time_plugins_is_refused(recorder: Recording
             register_replay_plugin()
 
 
-@needs_tensorrt_plugin
 def test_both_forms_in_one_process_are_refused(recorder: RecordingCompiler) -> None:
-    with tensorrt_stand_in.tensorrt(SOURCES) as module:
+    with tensorrt_stand_in.tensorrt(bindings()) as module:
         cpp = SimpleNamespace(name=NODE, plugin_version="1")
         module.get_plugin_registry().register_creator(cpp, "gar")
         with pytest.raises(GarBackendError, match="loaded in this process already"):
             register_replay_plugin()
 
 
-@needs_tensorrt_plugin
 def test_a_compiler_that_fails_is_noticed_before_the_build(
     recorder: RecordingCompiler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,7 +218,7 @@ def test_a_compiler_that_fails_is_noticed_before_the_build(
         raise GarBackendError("no such architecture")
 
     monkeypatch.setattr(recorder, "ptx", refuse)
-    with tensorrt_stand_in.tensorrt(SOURCES) as module:
+    with tensorrt_stand_in.tensorrt(bindings()) as module:
         with pytest.raises(GarBackendError, match="no such architecture"):
             register_replay_plugin()
         assert module.get_plugin_registry().creators == {}

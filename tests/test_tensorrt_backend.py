@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import shutil
 import sys
 import threading
 from pathlib import Path
@@ -12,8 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import FakeGpu
-from engines import build
-from fake_tensorrt import FakeRuntimeCache
+from engine_building import build
 from PIL import Image
 
 from gar_edge.export.bundle_writer import ExportOptions, export_bundle
@@ -23,11 +21,12 @@ from gar_edge.models.checkpoint import open_checkpoint, shipped_checkpoint
 from gar_edge.models.sizes import Size
 from gar_edge.runtime import Answer, Gar, GarBackendError, GarPromptError, Options
 from gar_edge.runtime.tensorrt import memory
-from gar_edge.runtime.tensorrt.cuda import Cuda
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 OPTIONS = Options(max_new_tokens=12)
 QUESTION = "Is <Prompt0> larger or smaller than <Prompt1>?"
+
+Masks = dict[int, np.ndarray]  # [H,W] bool by region number
 
 
 @pytest.fixture(scope="module")
@@ -36,11 +35,11 @@ def image() -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def masks() -> dict[int, np.ndarray]:
+def masks() -> Masks:
     return {k: np.asarray(Image.open(EXAMPLES / f"scene_1_mask_{k}.png").convert("L")) > 0 for k in range(5)}
 
 
-def answers(gar: Gar, image: np.ndarray, masks: dict[int, np.ndarray]) -> list[Answer]:
+def answers(gar: Gar, image: np.ndarray, masks: Masks) -> list[Answer]:
     """Descriptions, questions about one to five regions, pictures of several grids, with and without reuse."""
     scene, pair = gar.open(image), {0: masks[0], 1: masks[1]}
     found = [scene.describe(masks[0], options=OPTIONS), scene.ask(QUESTION, pair, OPTIONS)]
@@ -58,24 +57,18 @@ def answers(gar: Gar, image: np.ndarray, masks: dict[int, np.ndarray]) -> list[A
 
 
 @pytest.fixture(scope="module")
-def half_nano(half_nano: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy for this module: loading it with TensorRT puts engines into it."""
-    return shutil.copytree(half_nano, tmp_path_factory.mktemp("bundles") / "nano")
-
-
-@pytest.fixture(scope="module")
-def expected(half_nano: Path, image: np.ndarray, masks: dict[int, np.ndarray]) -> list[Answer]:
+def expected(built_nano: Path, image: np.ndarray, masks: Masks) -> list[Answer]:
     """ONNX Runtime's answers from the same graphs."""
-    return answers(Gar.load(half_nano, backend="onnxruntime"), image, masks)
+    return answers(Gar.load(built_nano, backend="onnxruntime"), image, masks)
 
 
 @pytest.fixture
-def gar(fake_gpu: FakeGpu, half_nano: Path) -> Gar:
-    return Gar.load(half_nano, backend="tensorrt")
+def gar(fake_gpu: FakeGpu, built_nano: Path) -> Gar:
+    return Gar.load(built_nano, backend="tensorrt")
 
 
 def test_answers_are_onnx_runtimes_token_for_token(
-    gar: Gar, image: np.ndarray, masks: dict[int, np.ndarray], expected: list[Answer]
+    gar: Gar, image: np.ndarray, masks: Masks, expected: list[Answer]
 ) -> None:
     found = answers(gar, image, masks)
     assert gar.backend.name == "tensorrt"
@@ -93,7 +86,7 @@ def compat_nano(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_an_older_tensorrt_takes_the_compat_decoder(
-    fake_gpu: FakeGpu, compat_nano: Path, image: np.ndarray, masks: dict[int, np.ndarray]
+    fake_gpu: FakeGpu, compat_nano: Path, image: np.ndarray, masks: Masks
 ) -> None:
     """JetPack 6's TensorRT: no KV cache in place, so past and present change places; the same tokens."""
     fake_gpu.tensorrt.__version__ = "10.3.0.26"
@@ -108,7 +101,7 @@ def test_an_older_tensorrt_takes_the_compat_decoder(
 
 
 def test_one_wait_per_token_and_none_before_the_first(
-    gar: Gar, fake_gpu: FakeGpu, image: np.ndarray, masks: dict[int, np.ndarray]
+    gar: Gar, fake_gpu: FakeGpu, image: np.ndarray, masks: Masks
 ) -> None:
     """Encoder, replay and prefill are chained; only reading logits waits."""
     scene = gar.open(image)
@@ -118,7 +111,7 @@ def test_one_wait_per_token_and_none_before_the_first(
 
 
 def test_decode_is_captured_once_and_launched_after(
-    gar: Gar, fake_gpu: FakeGpu, image: np.ndarray, masks: dict[int, np.ndarray]
+    gar: Gar, fake_gpu: FakeGpu, image: np.ndarray, masks: Masks
 ) -> None:
     scene, calls = gar.open(image), fake_gpu.cuda.calls
     steps = len(scene.describe(masks[0], options=OPTIONS).tokens) - 1
@@ -128,19 +121,7 @@ def test_decode_is_captured_once_and_launched_after(
     assert (calls["instantiate"], calls["launch"]) == (1, steps - 1 + other)  # the sequence's memory is used again
 
 
-def test_a_step_allocates_nothing(gar: Gar, fake_gpu: FakeGpu) -> None:
-    sequence, embed = gar.decoder.start(1), np.zeros(gar.manifest.dimensions.hidden, np.float16)
-    for _ in range(3):  # kernels one by one, captured, launched
-        sequence.step(embed)
-    count = len(fake_gpu.cuda.memory.allocations)
-    for _ in range(10):
-        sequence.step(embed)
-    assert len(fake_gpu.cuda.memory.allocations) == count
-
-
-def test_memory_is_bounded_over_many_questions(
-    gar: Gar, fake_gpu: FakeGpu, image: np.ndarray, masks: dict[int, np.ndarray]
-) -> None:
+def test_memory_is_bounded_over_many_questions(gar: Gar, fake_gpu: FakeGpu, image: np.ndarray, masks: Masks) -> None:
     used = []
     for _ in range(4):
         answers(gar, image, masks)
@@ -149,8 +130,8 @@ def test_memory_is_bounded_over_many_questions(
     assert used[1] == used[2] == used[3]
 
 
-def test_everything_is_freed_with_the_model(half_nano: Path, fake_gpu: FakeGpu, image: np.ndarray) -> None:
-    gar = Gar.load(half_nano, backend="tensorrt")
+def test_everything_is_freed_with_the_model(built_nano: Path, fake_gpu: FakeGpu, image: np.ndarray) -> None:
+    gar = Gar.load(built_nano, backend="tensorrt")
     gar.open(image).describe(np.ones(image.shape[:2], bool), options=OPTIONS)
     assert fake_gpu.cuda.used > 0
     del gar
@@ -161,33 +142,23 @@ def test_everything_is_freed_with_the_model(half_nano: Path, fake_gpu: FakeGpu, 
 
 
 def test_a_small_staging_budget_only_waits_more(
-    gar: Gar,
-    image: np.ndarray,
-    masks: dict[int, np.ndarray],
-    expected: list[Answer],
-    monkeypatch: pytest.MonkeyPatch,
+    gar: Gar, image: np.ndarray, masks: Masks, expected: list[Answer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory, "STAGING", 1 << 12)
     assert gar.open(image).describe(masks[0], options=OPTIONS).tokens == expected[0].tokens
 
 
+@pytest.mark.usefixtures("fake_gpu")
 def test_prefill_in_chunks(
-    bare_nano: Path,
-    fake_gpu: FakeGpu,
-    image: np.ndarray,
-    masks: dict[int, np.ndarray],
-    expected: list[Answer],
-    monkeypatch: pytest.MonkeyPatch,
+    own_nano: Path, image: np.ndarray, masks: Masks, expected: list[Answer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gar_edge.runtime.tensorrt.plan.PREFILL_CHUNK", 64)
-    gar = Gar.load(bare_nano, backend="tensorrt")
+    gar = Gar.load(own_nano, backend="tensorrt")
     assert gar.decoder.chunk == 64
     assert gar.open(image).describe(masks[0], options=OPTIONS).tokens == expected[0].tokens
 
 
-def test_threads_share_the_engines(
-    gar: Gar, image: np.ndarray, masks: dict[int, np.ndarray], expected: list[Answer]
-) -> None:
+def test_threads_share_the_engines(gar: Gar, image: np.ndarray, masks: Masks, expected: list[Answer]) -> None:
     found: dict[int, Answer] = {}
 
     def work(index: int) -> None:
@@ -202,7 +173,7 @@ def test_threads_share_the_engines(
 
 
 def test_two_sequences_in_turns_are_not_mixed(
-    gar: Gar, image: np.ndarray, masks: dict[int, np.ndarray], expected: list[Answer]
+    gar: Gar, image: np.ndarray, masks: Masks, expected: list[Answer]
 ) -> None:
     scene = gar.open(image)
     streams = [scene.stream(None, {1: masks[0]}, OPTIONS), scene.stream(None, {1: masks[3]}, OPTIONS)]
@@ -217,7 +188,7 @@ def test_a_decode_that_cannot_be_captured_runs_all_the_same(
     gar: Gar,
     fake_gpu: FakeGpu,
     image: np.ndarray,
-    masks: dict[int, np.ndarray],
+    masks: Masks,
     expected: list[Answer],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -229,13 +200,13 @@ def test_a_decode_that_cannot_be_captured_runs_all_the_same(
     assert fake_gpu.cuda.calls["launch"] == 0
 
 
-def test_room_ends_where_the_engines_cache_does(bare_nano: Path, fake_gpu: FakeGpu, image: np.ndarray) -> None:
-    gar = Gar.load(bare_nano, backend="tensorrt")
+def test_room_ends_where_the_engines_cache_does(own_nano: Path, fake_gpu: FakeGpu, image: np.ndarray) -> None:
+    gar = Gar.load(own_nano, backend="tensorrt")
     whole = np.ones(image.shape[:2], bool)
     prompt = gar.open(image, 1).describe(whole, options=Options(max_new_tokens=1)).prompt_tokens
     capacity = -(-(prompt + 2) // 64) * 64
-    build(bare_nano, rebuild=True, capacity=capacity)
-    gar = Gar.load(bare_nano, backend="tensorrt")
+    build(own_nano, rebuild=True, capacity=capacity)
+    gar = Gar.load(own_nano, backend="tensorrt")
     assert gar.decoder.longest == capacity
     question = "<Prompt0>" + "x" * 30
     answer = gar.open(image, 1).ask(question, {0: whole}, Options(max_new_tokens=1000))
@@ -246,110 +217,27 @@ def test_room_ends_where_the_engines_cache_does(bare_nano: Path, fake_gpu: FakeG
         gar.decoder.start(5000)
 
 
-def test_more_tiles_than_the_engines_were_built_for(bare_nano: Path, fake_gpu: FakeGpu, image: np.ndarray) -> None:
-    build(bare_nano, rebuild=True, tiles=2)
-    gar = Gar.load(bare_nano, backend="tensorrt")
+def test_more_tiles_than_the_engines_were_built_for(own_nano: Path, fake_gpu: FakeGpu, image: np.ndarray) -> None:
+    build(own_nano, rebuild=True, tiles=2)
+    gar = Gar.load(own_nano, backend="tensorrt")
     assert len(gar.open(image).tiles.pixels) <= 3  # the bundle's own limit gives way
     with pytest.raises(GarPromptError, match=r"built for \(2\); gar-engine build --max-tiles 3"):
         gar.open(image, max_tiles=3)
 
 
-def test_writing_beyond_the_cache_is_refused_before_the_engine(gar: Gar) -> None:
-    sequence = gar.decoder.start(1)
-    sequence.length = sequence.capacity
-    with pytest.raises(GarBackendError, match="the cache holds 704 positions, 705 were asked of it"):
-        sequence.step(np.zeros(gar.manifest.dimensions.hidden, np.float16))
-
-
-def test_shapes_outside_every_profile(gar: Gar) -> None:
-    dims = gar.manifest.dimensions
-    features = gar.backend.zeros((7, dims.tile_tokens, dims.hidden), np.dtype(np.float16))
-    with pytest.raises(
-        GarBackendError, match=r"roi_replay: the engine was built for at most tiles 5.*given features \[7"
-    ):
-        gar.vision.replay(features, (3, 2), [(0.0, 0.0, 1.0, 1.0)])
-
-
-@pytest.mark.parametrize("wrong", ["dtype", "shape", "foreign", "alias", "host dtype", "alignment"])
-def test_wrong_buffers_never_reach_the_engine(gar: Gar, wrong: str) -> None:
-    runner, dims = gar.decoder, gar.manifest.dimensions
-    zeros, half = gar.backend.zeros, np.dtype(np.float16)
-    cache = (1, dims.kv_heads, 704, dims.head_dim)
-    inputs: dict[str, Any] = {name: zeros(cache, half) for name in runner.graph.aliases.values()}
-    outputs: dict[str, Any] = {out: inputs[source] for out, source in runner.graph.aliases.items()}
-    outputs["logits"] = zeros((1, dims.vocab), half)
-    inputs["inputs_embeds"] = zeros((1, 1, dims.hidden), half)
-    inputs["write_index"] = np.zeros(1, np.int64)
-    inputs["attention_mask"] = np.ones((1, 1, 1, 704), np.bool_)
-    runner.session.bind(inputs, outputs)()
-    kinds: dict[str, type[Exception]] = {"foreign": TypeError, "shape": GarBackendError, "alignment": GarBackendError}
-    if wrong == "dtype":
-        outputs["logits"] = zeros((1, dims.vocab), np.dtype(np.float32))
-    elif wrong == "shape":
-        inputs["attention_mask"] = np.ones((1, 1, 1, 700), np.bool_)
-    elif wrong == "foreign":
-        outputs["logits"] = Gar.load(gar.bundle.folder, "onnxruntime").backend.zeros((1, dims.vocab), half)
-    elif wrong == "alias":
-        outputs["key_cache_0_out"] = zeros(cache, half)
-    elif wrong == "host dtype":
-        inputs["write_index"] = np.zeros(1, np.int32)
-    else:
-        inputs["inputs_embeds"] = zeros((2, dims.hidden // 2 + 1), half).reshape(-1).rows(1, dims.hidden + 1)
-        inputs["inputs_embeds"] = inputs["inputs_embeds"].reshape(1, 1, dims.hidden)
-    with pytest.raises(kinds.get(wrong, ValueError)):
-        runner.session.bind(inputs, outputs)
-
-
-def test_out_of_memory_frees_what_is_spare_then_says_what_to_do(gar: Gar, fake_gpu: FakeGpu) -> None:
-    cuda, byte, mebibyte = fake_gpu.cuda, np.dtype(np.uint8), 1 << 20
-    cuda.capacity = cuda.used + 8 * mebibyte
-    del_me = gar.backend.empty((6 * mebibyte,), byte)
-    del del_me
-    gar.backend.empty((8 * mebibyte,), byte)  # fits only where the spare 6 are
-    with pytest.raises(GarBackendError, match=r"out of GPU memory for a buffer of 16 MiB.*gar-engine build --capacity"):
-        gar.backend.empty((16 * mebibyte,), byte)
-
-
-def test_buffers_are_arrays_of_their_dtype(gar: Gar) -> None:
-    values = np.arange(24, dtype=np.float64).reshape(4, 6)
-    buffer = gar.backend.zeros((4, 6), np.dtype(np.float16))
-    assert not buffer.read().any()
-    buffer.write(values)
-    values[:] = -1  # what was queued is what was written
-    np.testing.assert_array_equal(buffer.read(), np.arange(24, dtype=np.float16).reshape(4, 6))
-    np.testing.assert_array_equal(buffer.rows(1, 3).reshape(3, -1).read(), np.arange(6, 18).reshape(3, 4))
-    other = gar.backend.empty((2, 6), np.dtype(np.float16))
-    other.copy_from(buffer.rows(2, 4))
-    buffer.rows(2, 4).clear()
-    np.testing.assert_array_equal(other.read(), np.arange(12, 24).reshape(2, 6))
-    assert not buffer.rows(2, 4).read().any()
-    with pytest.raises(IndexError, match="rows 3 to 5 of 4"):
-        buffer.rows(3, 5)
-    with pytest.raises(ValueError, match="cannot be seen as"):
-        buffer.reshape(5, 5)
-    with pytest.raises(ValueError, match=r"shape \(6, 4\) for a buffer of shape \(4, 6\)"):
-        buffer.write(values.T)
-    with pytest.raises(ValueError, match="for a buffer of"):
-        other.copy_from(buffer)
-
-
 def test_the_older_cuda_python_serves_too(
-    half_nano: Path, fake_gpu: FakeGpu, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    built_nano: Path, fake_gpu: FakeGpu, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "cuda.cudart", fake_gpu.cuda)
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
-    gar = Gar.load(half_nano, backend="tensorrt")
+    gar = Gar.load(built_nano, backend="tensorrt")
     assert gar.open(image).describe(np.ones(image.shape[:2], bool), options=Options(max_new_tokens=1)).tokens
 
 
 def test_rtx_answers_alike_and_captures_by_itself(
-    half_nano: Path,
-    fake_gpu: FakeGpu,
-    image: np.ndarray,
-    masks: dict[int, np.ndarray],
-    expected: list[Answer],
+    built_nano: Path, fake_gpu: FakeGpu, image: np.ndarray, masks: Masks, expected: list[Answer]
 ) -> None:
-    gar = Gar.load(half_nano, backend="tensorrt_rtx")
+    gar = Gar.load(built_nano, backend="tensorrt_rtx")
     assert gar.backend.name == "tensorrt_rtx"
     assert [answer.tokens for answer in answers(gar, image, masks)] == [answer.tokens for answer in expected]
     assert (fake_gpu.cuda.calls["instantiate"], fake_gpu.cuda.calls["launch"]) == (0, 0)
@@ -358,7 +246,7 @@ def test_rtx_answers_alike_and_captures_by_itself(
 
 
 def test_all_contexts_work_in_one_block_that_the_largest_needs(
-    gar: Gar, fake_gpu: FakeGpu, image: np.ndarray, masks: dict[int, np.ndarray]
+    gar: Gar, fake_gpu: FakeGpu, image: np.ndarray, masks: Masks
 ) -> None:
     answers(gar, image, masks)
     engines = fake_gpu.tensorrt.engines
@@ -369,135 +257,9 @@ def test_all_contexts_work_in_one_block_that_the_largest_needs(
     assert contexts[0].scratch[1] == max(engine.device_memory_size_v2 for engine in engines)
 
 
-def test_a_block_to_work_in_outlives_a_larger_one(fake_gpu: FakeGpu) -> None:
-    """A captured graph goes on using the one that it was captured with."""
-    cuda = fake_gpu.cuda
-    scratch = memory.Scratch(memory.Stream(Cuda(cuda), "wait"))
-    scratch.reserve(1000)
-    first = scratch.take()
-    scratch.reserve(500)
-    assert scratch.take() is first
-    scratch.reserve(5000)
-    second = scratch.take()
-    assert (first.size, second.size) == (1024, 5120)
-    assert cuda.used == 1024 + 5120
-
-
-def kernel_file(bundle: Path) -> Path:
-    (file,) = (bundle / "engines").glob("kernels-*.cache")
-    return file
-
-
-def one_token(bundle: Path, image: np.ndarray) -> tuple[int, ...]:
-    gar = Gar.load(bundle, backend="tensorrt_rtx")
-    return gar.open(image).describe(np.ones(image.shape[:2], bool), options=Options(max_new_tokens=2)).tokens
-
-
-def test_rtx_compiles_once_and_not_in_each_process(bare_nano: Path, fake_gpu: FakeGpu, image: np.ndarray) -> None:
-    tokens, rtx = one_token(bare_nano, image), fake_gpu.rtx
-    assert rtx.compiled == 4  # encoder, replay, prefill, decode
-    assert "1.7.1.116-Orin-8.7" in kernel_file(bare_nano).name
-    assert one_token(bare_nano, image) == tokens
-    assert rtx.compiled == 4
-    assert not list((bare_nano / "engines").glob(".*"))
-
-
-@pytest.mark.parametrize("content", [b"cut off", b""])
-def test_a_damaged_runtime_cache_is_replaced(
-    bare_nano: Path, fake_gpu: FakeGpu, image: np.ndarray, content: bytes
-) -> None:
-    one_token(bare_nano, image)
-    whole = kernel_file(bare_nano).read_bytes()
-    kernel_file(bare_nano).write_bytes(content)
-    one_token(bare_nano, image)
-    assert fake_gpu.rtx.compiled == 8
-    assert kernel_file(bare_nano).read_bytes() == whole
-
-
-def test_kernels_are_kept_before_the_answer_is_there(bare_nano: Path, fake_gpu: FakeGpu, image: np.ndarray) -> None:
-    """Whoever is killed then does not compile again."""
-    gar = Gar.load(bare_nano, backend="tensorrt_rtx")
-    text = iter(gar.open(image).stream(None, {1: np.ones(image.shape[:2], bool)}, OPTIONS))
-    next(text)
-    kept = FakeRuntimeCache(fake_gpu.rtx)
-    assert kept.deserialize(kernel_file(bare_nano).read_bytes())
-    assert len(kept.kernels) == fake_gpu.rtx.compiled
-
-
-def test_kernels_that_come_later_are_kept_in_the_end(bare_nano: Path, fake_gpu: FakeGpu, image: np.ndarray) -> None:
-    """TensorRT-RTX specialises kernels in the background."""
-    gar = Gar.load(bare_nano, backend="tensorrt_rtx")
-    gar.open(image).describe(np.ones(image.shape[:2], bool), options=Options(max_new_tokens=2))
-    cache = fake_gpu.rtx.engines[-1].contexts[0].cache
-    assert cache is not None
-    cache.kernels.add(("specialised", 0))
-    del gar
-    gc.collect()
-    assert kernel_file(bare_nano).read_bytes() == cache.serialize()
-
-
-def test_a_runtime_cache_that_cannot_be_written_is_done_without(
-    bare_nano: Path, fake_gpu: FakeGpu, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    build_rtx = Gar.load(bare_nano, backend="tensorrt_rtx")
-    del build_rtx
-
-    def refuse(file: Path, content: bytes) -> int:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(Path, "write_bytes", refuse)
-    assert one_token(bare_nano, image)
-    assert not list((bare_nano / "engines").glob("kernels-*"))
-
-
 def test_auto_prefers_the_regular_one_and_takes_rtx_after_it(
-    half_nano: Path, fake_gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch
+    built_nano: Path, fake_gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert Gar.load(half_nano).backend.name == "tensorrt"
+    assert Gar.load(built_nano).backend.name == "tensorrt"
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    assert Gar.load(half_nano).backend.name == "tensorrt_rtx"
-
-
-def test_the_real_libraries_have_what_the_fakes_have(fake_gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every name that the back end may use, in the modules that can be installed without a GPU."""
-    monkeypatch.undo()
-    rtx = pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
-    config, engine, context = rtx.IBuilderConfig, rtx.ICudaEngine, rtx.IExecutionContext
-    used = {
-        rtx: "Builder OnnxParser Runtime ILogger IProgressMonitor TensorLocation MemoryPoolType ComputeCapability "
-        "CudaGraphStrategy ExecutionContextAllocationStrategy NetworkDefinitionCreationFlag get_plugin_registry "
-        "__version__",
-        rtx.Builder: "create_network create_builder_config create_optimization_profile build_serialized_network",
-        rtx.OnnxParser: "parse num_errors get_error",
-        rtx.ParserError: "desc",
-        rtx.INetworkDefinition: "num_inputs get_input",
-        rtx.ITensor: "name shape is_shape_tensor",
-        rtx.IOptimizationProfile: "set_shape set_shape_input",
-        config: "add_optimization_profile set_memory_pool_limit progress_monitor create_timing_cache set_timing_cache "
-        "get_timing_cache num_compute_capabilities set_compute_capability",
-        rtx.Runtime: "deserialize_cuda_engine",
-        engine: "get_tensor_location create_execution_context create_runtime_config device_memory_size_v2",
-        rtx.IRuntimeConfig: "cuda_graph_strategy set_execution_context_allocation_strategy create_runtime_cache "
-        "set_runtime_cache",
-        rtx.IRuntimeCache: "serialize deserialize",
-        rtx.ExecutionContextAllocationStrategy: "USER_MANAGED",
-        context: "set_optimization_profile_async set_device_memory set_input_shape set_tensor_address execute_async_v3",
-        rtx.IPluginRegistry: "get_creator load_library",
-    }
-    for owner, names in used.items():
-        assert not [name for name in names.split() if not hasattr(owner, name)]
-
-
-def test_the_real_cuda_python_has_what_the_fake_has(fake_gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()
-    runtime = pytest.importorskip("cuda.bindings.runtime", reason="cuda-python is not installed")
-    faked = [name for name in dir(type(fake_gpu.cuda)) if name.startswith("cuda")]
-    assert len(faked) > 20
-    assert not [name for name in faked if not hasattr(runtime, name)]
-    for kind in ("cudaMemcpyKind", "cudaStreamCaptureMode", "cudaDeviceAttr"):
-        assert {entry.name: entry.value for entry in getattr(fake_gpu.cuda, kind)}.items() <= {
-            entry.name: entry.value for entry in getattr(runtime, kind)
-        }.items()
-    status, _ = runtime.cudaGetDeviceCount()
-    assert int(status) == status.value
-    assert isinstance(runtime.cudaGetErrorString(status)[1], bytes)
+    assert Gar.load(built_nano).backend.name == "tensorrt_rtx"

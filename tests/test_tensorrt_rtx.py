@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from conftest import SHAPES
+from needs import from_dev
 
 from gar_edge.export.bundle_writer import ExportOptions, export_bundle
 from gar_edge.export.graphs import Precision
@@ -23,12 +24,12 @@ from gar_edge.runtime.errors import GarBackendError
 from gar_edge.runtime.manifest import Graph, Manifest
 from gar_edge.runtime.tensorrt.builder import Target, build_engine
 from gar_edge.runtime.tensorrt.engines import GRAPHS, build_engines, elsewhere
-from gar_edge.runtime.tensorrt.library import RTX, Library, load_library
+from gar_edge.runtime.tensorrt.installed import RTX, Library, load_library
 from gar_edge.runtime.tensorrt.plan import Limits, Plan, Profile, plan_of
 from gar_edge.runtime.tensorrt.progress import BuildStep
 from gar_edge.runtime.tensorrt.replay import Replay
 
-pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
+pytest.importorskip("tensorrt_rtx", reason=from_dev("tensorrt-rtx"))
 
 CAPABILITY = "8.6"
 
@@ -94,7 +95,9 @@ def test_a_graph_that_the_compiler_refuses_is_one_line(half_nano: Path, rtx: Lib
 
 def test_a_build_that_fails_says_why(half_nano: Path, rtx: Library) -> None:
     graph = Bundle.open(half_nano).manifest.graphs["decoder"]
-    longer_than_the_cache = Plan({"batch": 1, "capacity": 64}, (Profile({"length": (1, 128, 128)}),))
+    longer_than_the_cache = Plan(
+        {"batch": 1, "capacity": 64}, (Profile({"length": (1, 128, 128), "selected": (1, 1, 1)}),)
+    )
     with pytest.raises(GarBackendError, match=r"cannot build the engine .*sequence length"):
         build_engine(
             rtx, "decoder", half_nano / graph.files[0], graph, longer_than_the_cache, False, Target(CAPABILITY),

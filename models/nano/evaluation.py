@@ -18,7 +18,7 @@ from gar_edge.models.nano.scenes import Mask
 from gar_edge.runtime import Gar, Scene
 from gar_edge.runtime.backend import Buffer
 from gar_edge.runtime.encode import VisionRunner
-from gar_edge.runtime.images import Box
+from gar_edge.runtime.images import Extent
 from gar_edge.runtime.tiling import Grid
 
 FACTS = "describe_facts"  # share of a description's attributes that are stated and true
@@ -55,7 +55,7 @@ class Result:
 class ZeroReplay(VisionRunner):
     """Replays nothing: every region's features are zero, so that only the masks in the tiles tell regions."""
 
-    def replay(self, features: Buffer, grid: Grid, boxes: Sequence[Box]) -> Buffer:
+    def replay(self, features: Buffer, grid: Grid, boxes: Sequence[Extent]) -> Buffer:
         """Zeros [R,P,C]."""
         replayed = super().replay(features, grid, boxes)
         replayed.write(np.zeros(replayed.shape, replayed.dtype))

@@ -22,6 +22,7 @@ GAP = 0.035  # least gap between the boxes of two objects that do not overlap, f
 OVERLAP = (0.07, 0.26)  # how much of an object's area another may cover
 MARGIN = 0.015  # least distance of an object to the image's edge, fractions of the shorter side
 TRIES = 30
+BACKGROUNDS = ("flat", "gradient", "noise", "texture")
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ class Thing:
 class Scene:
     """A picture [H,W,3] RGB, its things from back to front, their visible masks, and who covers whom.
 
-    `visible[i]` is the share of thing i that nothing hides; `overlaps[i, j]` says that i and j overlap.
+    `visible[i]` is the share of thing i that nothing hides; `overlaps[i, j]` says that i and j overlap. `background` is
+    one of `BACKGROUNDS`, or None where no picture was drawn.
     """
 
     image: Image
@@ -56,6 +58,7 @@ class Scene:
     masks: tuple[Mask, ...]
     visible: tuple[float, ...]
     overlaps: Mask
+    background: str | None
 
     @property
     def width(self) -> int:
@@ -83,10 +86,10 @@ def draw_scene(rng: np.random.Generator, pixels: bool = True) -> Scene:
     overlaps = np.array([[i != j and bool((a & b).any()) for j, b in enumerate(full)] for i, a in enumerate(full)])
     visible = tuple(float(seen.sum() / max(whole.sum(), 1)) for seen, whole in zip(masks, full, strict=True))
     paint_seed = int(rng.integers(2**32))
-    image = np.zeros((height, width, 3), np.uint8)
+    image, background = np.zeros((height, width, 3), np.uint8), None
     if pixels:
-        image = _paint(np.random.default_rng(paint_seed), things, covers, height, width)
-    return Scene(image, things, tuple(masks), visible, overlaps)
+        image, background = _paint(np.random.default_rng(paint_seed), things, covers, height, width)
+    return Scene(image, things, tuple(masks), visible, overlaps, background)
 
 
 def _canvas(rng: np.random.Generator) -> tuple[int, int]:
@@ -173,8 +176,9 @@ def _covers_some(thing: Thing, partner: Thing, width: int, height: int) -> bool:
 
 def _paint(
     rng: np.random.Generator, things: tuple[Thing, ...], covers: list[shapes.Plane], height: int, width: int
-) -> Image:
-    canvas = _background(rng, height, width)
+) -> tuple[Image, str]:
+    """The picture and the kind of its background."""
+    canvas, background = _background(rng, height, width)
     ys, xs = np.mgrid[0:height, 0:width].astype(np.float32)
     for thing, cover in zip(things, covers, strict=True):
         x1, y1, x2, y2 = thing.box
@@ -193,29 +197,29 @@ def _paint(
         canvas[part] += alpha * (colour - canvas[part])
     if rng.random() < 0.3:
         canvas += rng.normal(0, rng.uniform(1, 4), canvas.shape).astype(np.float32)
-    return np.clip(np.rint(canvas), 0, 255).astype(np.uint8)
+    return np.clip(np.rint(canvas), 0, 255).astype(np.uint8), background
 
 
-def _background(rng: np.random.Generator, height: int, width: int) -> NDArray[np.float32]:
-    """Greyish ground [H,W,3]: flat, gradient, noise or texture."""
+def _background(rng: np.random.Generator, height: int, width: int) -> tuple[NDArray[np.float32], str]:
+    """Greyish ground [H,W,3] and which of `BACKGROUNDS` it is."""
     base = _grey(rng)
-    kind = int(rng.integers(4))
+    kind = BACKGROUNDS[int(rng.integers(len(BACKGROUNDS)))]
     plane = np.broadcast_to(base, (height, width, 3)).astype(np.float32)
-    if kind == 0:
-        return plane
-    if kind == 1:
+    if kind == "flat":
+        return plane, kind
+    if kind == "gradient":
         ramp = np.linspace(0, 1, width, dtype=np.float32)[None, :, None]
         if rng.random() < 0.5:
             ramp = np.linspace(0, 1, height, dtype=np.float32)[:, None, None]
-        return plane + ramp * (_grey(rng) - base)
-    if kind == 2:
+        return plane + ramp * (_grey(rng) - base), kind
+    if kind == "noise":
         cells = int(rng.integers(3, 12))
         noise = rng.normal(0, 14, (cells, cells)).astype(np.float32)
-        return plane + cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)[..., None]
+        return plane + cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)[..., None], kind
     period, angle = rng.uniform(6, 16), rng.uniform(0, np.pi)
     ys, xs = np.mgrid[0:height, 0:width].astype(np.float32)
     wave = np.sin((xs * np.cos(angle) + ys * np.sin(angle)) * (2 * np.pi / period))
-    return plane + (wave * rng.uniform(4, 14)).astype(np.float32)[..., None]
+    return plane + (wave * rng.uniform(4, 14)).astype(np.float32)[..., None], kind
 
 
 def _grey(rng: np.random.Generator) -> NDArray[np.float32]:

@@ -14,7 +14,7 @@ from gar_edge.runtime.errors import GarBackendError
 from gar_edge.runtime.manifest import Manifest
 from gar_edge.runtime.tensorrt.cuda import Cuda
 from gar_edge.runtime.tensorrt.engines import Engine
-from gar_edge.runtime.tensorrt.library import Library
+from gar_edge.runtime.tensorrt.installed import Library
 from gar_edge.runtime.tensorrt.memory import DeviceBuffer, Scratch, Stream
 from gar_edge.runtime.tensorrt.replay import load_plugin
 from gar_edge.runtime.tensorrt.runtime_cache import RuntimeCache
@@ -37,6 +37,7 @@ class TensorRtBackend:
         self._library = library
         self._manifest = manifest
         self._engines = engines
+        self._cuda = cuda
         self._stream = Stream(
             cuda, "ask with fewer tiles, or build smaller engines with gar-engine build --capacity or --max-tiles"
         )
@@ -52,6 +53,9 @@ class TensorRtBackend:
         return TensorRtSession(
             graph, self._library, loaded, self._manifest.graphs[graph], record.recipe.plan, self._shared
         )
+
+    def free_memory(self) -> int:
+        return self._cuda.free_memory()
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceBuffer:
         return DeviceBuffer.new(self._stream, shape, dtype)

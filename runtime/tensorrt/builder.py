@@ -8,7 +8,7 @@ from typing import Any
 
 from gar_edge.runtime.errors import GarBackendError, GarBundleError
 from gar_edge.runtime.manifest import Graph
-from gar_edge.runtime.tensorrt.library import Library
+from gar_edge.runtime.tensorrt.installed import Library
 from gar_edge.runtime.tensorrt.onnx_file import fix_dimensions, strip_functions
 from gar_edge.runtime.tensorrt.plan import Plan, Profile
 from gar_edge.runtime.tensorrt.progress import BuildWatch, Watch, monitor

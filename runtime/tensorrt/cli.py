@@ -12,7 +12,7 @@ import typer
 
 from gar_edge.runtime.choices import ReplayForm
 from gar_edge.runtime.errors import GarBackendError
-from gar_edge.runtime.tensorrt.library import RTX, TENSORRT, Library, load_library
+from gar_edge.runtime.tensorrt.installed import RTX, TENSORRT, Library, load_library
 from gar_edge.runtime.terminal import run_app
 
 if TYPE_CHECKING:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from gar_edge.runtime.errors import GarBackendError
+from gar_edge.runtime.machine import available_memory
 
 _MODULES = ("cuda.bindings.runtime", "cuda.cudart")  # from cuda-python 12.6 on, and before (JetPack 6's CUDA 12)
 DEVICE = 0  # CUDA_VISIBLE_DEVICES chooses another
@@ -64,7 +64,7 @@ class Cuda:
     def free_memory(self) -> int:
         """Bytes that can still be allocated. A Jetson's GPU shares the memory of its CPU, and caches count as free."""
         free, _ = self.call("cudaMemGetInfo")
-        shared = _available_memory() if self._attribute("Integrated") else 0
+        shared = available_memory() if self._attribute("Integrated") else 0
         return shared or int(free)
 
     def _attribute(self, name: str) -> int:
@@ -77,13 +77,3 @@ class CudaError(GarBackendError):
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
         self.status = status
-
-
-def _available_memory() -> int:
-    """Linux' own estimate of the memory that programs can have, in bytes; 0 where it makes none."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return 0
-    sizes = [int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
-    return sizes[0] << 10 if sizes else 0

@@ -13,7 +13,7 @@ from gar_edge.runtime.errors import GarBackendError
 from gar_edge.runtime.manifest import Manifest
 from gar_edge.runtime.tensorrt.builder import Target, build_engine, compute_capability
 from gar_edge.runtime.tensorrt.cuda import Cuda, Device
-from gar_edge.runtime.tensorrt.library import Library
+from gar_edge.runtime.tensorrt.installed import Library
 from gar_edge.runtime.tensorrt.plan import Limits, plan_of
 from gar_edge.runtime.tensorrt.progress import Watch
 from gar_edge.runtime.tensorrt.replay import Replay

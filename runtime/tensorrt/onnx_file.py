@@ -46,7 +46,7 @@ def fix_dimensions(model: bytes, sizes: Mapping[str, int]) -> bytes:
             name = field.content.decode("utf-8", "replace") if field.number == _DIM_PARAM else ""
             if name in sizes:
                 found.add(name)
-                kept += _varint(_DIM_VALUE << 3 | _VARINT) + _varint(sizes[name])
+                kept += varint(_DIM_VALUE << 3 | _VARINT) + varint(sizes[name])
             else:
                 kept += field.raw
         return bytes(kept)
@@ -75,7 +75,7 @@ def _edit(message: bytes, tree: Tree) -> bytes:
         if field.wire_type != _BYTES:
             raise ValueError(f"field {field.number} is not a message")
         content = inner(field.content) if callable(inner) else _edit(field.content, inner)
-        edited += _varint(field.number << 3 | _BYTES) + _varint(len(content)) + content
+        edited += varint(field.number << 3 | _BYTES) + varint(len(content)) + content
     return bytes(edited)
 
 
@@ -113,7 +113,8 @@ def _read_varint(message: bytes, at: int) -> tuple[int, int]:
     raise ValueError("the bytes are no protobuf message")
 
 
-def _varint(value: int) -> bytes:
+def varint(value: int) -> bytes:
+    """A number in protobuf's encoding: seven bits a byte, the lowest first."""
     encoded = bytearray()
     while value > 0x7F:
         encoded.append(value & 0x7F | 0x80)

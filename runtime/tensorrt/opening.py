@@ -7,7 +7,7 @@ from gar_edge.runtime.errors import GarBackendError
 from gar_edge.runtime.tensorrt.backend import TensorRtBackend
 from gar_edge.runtime.tensorrt.cuda import Cuda
 from gar_edge.runtime.tensorrt.engines import GRAPHS, build_engines, find_engines, here, suited
-from gar_edge.runtime.tensorrt.library import load_library
+from gar_edge.runtime.tensorrt.installed import load_library
 from gar_edge.runtime.tensorrt.plan import Limits
 from gar_edge.runtime.tensorrt.progress import Watch
 from gar_edge.runtime.tensorrt.replay import Replay

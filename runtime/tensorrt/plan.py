@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from gar_edge.runtime.decode import CAPACITY_STEP, PREFILL_CHUNK
+from gar_edge.runtime.decode import PREFILL_CHUNK, SELECTED_AT_ONCE
 from gar_edge.runtime.encode import TILES_AT_ONCE
 from gar_edge.runtime.errors import GarBackendError
 from gar_edge.runtime.manifest import Graph, Manifest
+from gar_edge.runtime.sequence import round_up
 
 TEXT_TOKENS = 256  # room for a prompt's words, beside tiles and regions
 NEW_TOKENS = 256  # room for an answer after the longest prompt; after shorter prompts there is more
@@ -41,7 +42,7 @@ class Limits:
 
     @classmethod
     def of(cls, manifest: Manifest, tiles: int | None = None, capacity: int | None = None) -> Limits:
-        """What was asked for, or what the bundle's own limits need; capacities are multiples of `CAPACITY_STEP`.
+        """What was asked for, or what the bundle's own limits need; capacities are rounded up.
 
         `GarBackendError` for what the model's context does not hold.
         """
@@ -60,8 +61,7 @@ class Limits:
             raise GarBackendError(
                 f"a capacity of {capacity} does not suit this model; take {smallest} to {dims.context}"
             )
-        rounded = -(-capacity // CAPACITY_STEP) * CAPACITY_STEP
-        return cls(tiles, min(rounded, dims.context))
+        return cls(tiles, min(round_up(capacity), dims.context))
 
 
 def plan_of(graph: str, manifest: Manifest, limits: Limits, plugin: bool) -> Plan:
@@ -81,16 +81,17 @@ def _decoder_plan(decoder: Graph, capacity: int) -> Plan:
     """Prefill, and decode. The cache is of one size, or, in the form that appends to it, of any up to `capacity`."""
     chunk = min(PREFILL_CHUNK, capacity)
     lengths = ((1, chunk, chunk), (1, 1, 1))
+    selected = ((1, 1, min(SELECTED_AT_ONCE, chunk)), (1, 1, 1))
+    runs = [{"length": length, "selected": rows} for length, rows in zip(lengths, selected, strict=True)]
     if not decoder.appends:
-        return Plan({"batch": 1, "capacity": capacity}, tuple(Profile({"length": range}) for range in lengths))
+        return Plan({"batch": 1, "capacity": capacity}, tuple(Profile(run) for run in runs))
     shapes = {port.name: port.shape for port in decoder.inputs}
     past, total = str(shapes[next(iter(decoder.appends.values()))][1]), str(shapes["attention_mask"][3])
     profiles = []
-    for length in lengths:
-        usual = (capacity - length[1]) // 2
-        profiles.append(
-            Profile({"length": length, past: (0, usual, capacity - 1), total: (1, usual + length[1], capacity)})
-        )
+    for run in runs:
+        _, length, _ = run["length"]
+        usual = (capacity - length) // 2
+        profiles.append(Profile({**run, past: (0, usual, capacity - 1), total: (1, usual + length, capacity)}))
     return Plan({"batch": 1}, tuple(profiles))
 
 

@@ -18,7 +18,7 @@ from gar_edge.runtime.choices import ReplayForm
 from gar_edge.runtime.errors import GarBackendError
 from gar_edge.runtime.replay_plugin import is_registered, register_replay_plugin
 from gar_edge.runtime.replay_plugin.kernel import SOURCES
-from gar_edge.runtime.tensorrt.library import Library
+from gar_edge.runtime.tensorrt.installed import Library
 
 # The plugin as both forms register it: name, version, namespace.
 _PLUGIN = ("RoiReplay", "1", "gar")

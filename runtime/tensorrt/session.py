@@ -12,7 +12,7 @@ import numpy as np
 from gar_edge.runtime.backend import Array, Buffer, Run
 from gar_edge.runtime.errors import GarBackendError
 from gar_edge.runtime.manifest import Graph, Port
-from gar_edge.runtime.tensorrt.library import Library
+from gar_edge.runtime.tensorrt.installed import Library
 from gar_edge.runtime.tensorrt.memory import ALIGNMENT, DeviceBuffer, Scratch, Stream, device_buffer
 from gar_edge.runtime.tensorrt.plan import Plan, Profile
 from gar_edge.runtime.tensorrt.runtime_cache import RuntimeCache
@@ -34,7 +34,7 @@ class TensorRtSession:
 
     def __init__(self, name: str, library: Library, engine: Any, graph: Graph, plan: Plan, shared: Shared) -> None:
         self.name = name
-        self.library = library
+        self.tensorrt = library
         self.engine = engine
         self.shared = shared
         self.stream = shared.stream
@@ -140,7 +140,7 @@ class Context:
     """An execution context on one profile. bound: the run whose shapes and addresses it holds, while that lives."""
 
     def __init__(self, session: TensorRtSession, profile: int, one_shape: bool) -> None:
-        library, stream = session.library, session.stream
+        library, stream = session.tensorrt, session.stream
         self.handle = _create_context(session, one_shape)
         if self.handle is None or not self.handle.set_optimization_profile_async(profile, int(stream.handle)):
             raise GarBackendError(f"{session.name}: {library.title} cannot prepare the engine ({library.reason()})")
@@ -167,9 +167,9 @@ class Context:
 
 def _create_context(session: TensorRtSession, one_shape: bool) -> Any:
     """An execution context that works in memory of ours; None where TensorRT refuses."""
-    trt, engine, kernels = session.library.trt, session.engine, session.shared.kernels
+    trt, engine, kernels = session.tensorrt.trt, session.engine, session.shared.kernels
     ours = trt.ExecutionContextAllocationStrategy.USER_MANAGED
-    if not session.library.is_rtx:
+    if not session.tensorrt.is_rtx:
         return engine.create_execution_context(ours)
     config = engine.create_runtime_config()
     config.set_execution_context_allocation_strategy(ours)
@@ -231,7 +231,7 @@ class TensorRtRun:
             self._context.capturable = False  # kernels one by one do the same, a little slower
 
     def _error(self, what: str) -> GarBackendError:
-        library = self._session.library
+        library = self._session.tensorrt
         return GarBackendError(f"{self._session.name}: {library.title} {what} ({library.reason()})")
 
 

@@ -1,4 +1,4 @@
-"""Building engines on the fakes, from Python and by the command."""
+"""Engines built with the fake TensorRT, from Python and by the command, and machines on which they do not fit."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import FakeGpu
 
 from gar_edge.runtime.bundle import Bundle
 from gar_edge.runtime.tensorrt import cli
 from gar_edge.runtime.tensorrt.cuda import Cuda
 from gar_edge.runtime.tensorrt.engines import Engine, build_engines, here
-from gar_edge.runtime.tensorrt.library import load_library
+from gar_edge.runtime.tensorrt.installed import load_library
 from gar_edge.runtime.tensorrt.plan import Limits
 from gar_edge.runtime.tensorrt.replay import Replay
 
@@ -37,3 +38,11 @@ def gar_engine(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tu
             cli.main()
     out, err = capsys.readouterr()
     return int(left.value.code or 0), out, err
+
+
+def change_version(gpu: FakeGpu) -> None:
+    gpu.tensorrt.__version__ = "10.16.0.1"
+
+
+def change_device(gpu: FakeGpu) -> None:
+    gpu.cuda.device_name, gpu.cuda.capability = "RTX 4090", (8, 9)

@@ -1,4 +1,4 @@
-"""The fakes' own rules: each broken one is caught, and what follows the rules works."""
+"""The fake's engines: each broken rule of running one is caught, and what follows the rules works."""
 
 from __future__ import annotations
 
@@ -12,35 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_cuda import FakeCuda, FakeStream, Kind, Violation
-from fake_tensorrt import FakeContext, FakeProfile, FakeRuntimeCache, FakeTensorRt, ILogger, Plan
+from fake_runtime_config import FakeRuntimeCache
+from fake_tensorrt import FakeTensorRt, ILogger
+from fake_tensorrt_engine import FakeContext, FakeProfile, Plan
 
-from gar_edge.runtime.tensorrt.onnx_file import fix_dimensions, strip_functions
+from gar_edge.runtime.tensorrt.onnx_file import fix_dimensions
 
 CAPACITY = 64
-HIDDEN, HEADS, WIDTH, LAYERS = 128, 2, 32, 4  # gar-nano's
-
-
-class Errors(ILogger):
-    def __init__(self) -> None:
-        self.messages: list[str] = []
-
-    def log(self, severity: int, msg: str) -> None:
-        self.messages.append(msg)
-
-
-@pytest.fixture
-def cuda() -> FakeCuda:
-    return FakeCuda()
-
-
-@pytest.fixture
-def trt(cuda: FakeCuda) -> FakeTensorRt:
-    return FakeTensorRt(cuda)
-
-
-@pytest.fixture
-def stream(cuda: FakeCuda) -> FakeStream:
-    return cuda.cudaStreamCreateWithFlags(1)[1]
+HIDDEN, HEADS, WIDTH = 128, 2, 32  # gar-nano's
 
 
 @dataclass
@@ -74,18 +53,19 @@ def decoder(half_nano: Path, cuda: FakeCuda, trt: FakeTensorRt, stream: FakeStre
     file = half_nano / "decoder.onnx"
     model = fix_dimensions(file.read_bytes(), {"batch": 1, "capacity": CAPACITY})
     profile = FakeProfile()
+    profile.set_shape("select", (1,), (1,), (4,))
     for name, rest in (("inputs_embeds", [HIDDEN]), ("attention_mask", [CAPACITY])):
         lead = [1] if name == "inputs_embeds" else [1, 1]
         profile.set_shape(name, *([*lead, length, *rest] for length in (1, 4, 8)))
-    engine = trt.Runtime(Errors()).deserialize_cuda_engine(
+    engine = trt.Runtime(ILogger()).deserialize_cuda_engine(
         pickle.dumps(Plan(model, str(file), [profile], trt.__version__, trt.device, False))
     )
     assert engine is not None
     cache = (1, HEADS, CAPACITY, WIDTH)
-    shapes: dict[str, tuple[int, ...]] = {"inputs_embeds": (1, 4, HIDDEN), "write_index": (1,)}
+    shapes: dict[str, tuple[int, ...]] = {"inputs_embeds": (1, 4, HIDDEN), "write_index": (1,), "select": (1,)}
     shapes |= {"attention_mask": (1, 1, 4, CAPACITY)} | dict.fromkeys(engine.aliases.values(), cache)
     addresses = {}
-    for name, shape in {**shapes, "logits": (1, 1000)}.items():
+    for name, shape in {**shapes, "logits": (1, 1000), "tokens": (1,)}.items():
         addresses[name] = cuda.cudaMalloc(int(np.prod(shape)) * 8)[1]
         ctypes.memset(addresses[name], 0, int(np.prod(shape)) * 8)
     addresses |= {output: addresses[source] for output, source in engine.aliases.items()}
@@ -281,140 +261,13 @@ def test_a_graph_replays_what_was_captured(decoder: Decoder) -> None:
         cuda.cudaGraphLaunch(executable, stream)
 
 
-@pytest.mark.parametrize("name", ["cudaMalloc", "cudaMallocHost", "cudaFree", "cudaFreeHost", "cudaStreamSynchronize"])
-def test_nothing_waits_or_allocates_inside_a_capture(cuda: FakeCuda, stream: FakeStream, name: str) -> None:
-    address = {"cudaFree": cuda.cudaMalloc(8)[1], "cudaFreeHost": cuda.cudaMallocHost(8)[1]}
-    cuda.cudaStreamBeginCapture(stream, 1)
-    argument = stream if name == "cudaStreamSynchronize" else address.get(name, 8)
-    with pytest.raises(Violation, match="while a stream is captured"):
-        getattr(cuda, name)(argument)
-
-
-def test_captures_begin_and_end_once(cuda: FakeCuda, stream: FakeStream) -> None:
-    with pytest.raises(Violation, match="not captured"):
-        cuda.cudaStreamEndCapture(stream)
-    cuda.cudaStreamBeginCapture(stream, 1)
-    with pytest.raises(Violation, match="captured already"):
-        cuda.cudaStreamBeginCapture(stream, 1)
-
-
-def test_copies_happen_when_the_stream_is_waited_for(cuda: FakeCuda, stream: FakeStream) -> None:
-    pinned, back, device = cuda.cudaMallocHost(8)[1], cuda.cudaMallocHost(8)[1], cuda.cudaMalloc(8)[1]
-    value = ctypes.c_int64.from_address(pinned)
-    value.value = 5
-    cuda.cudaMemcpyAsync(device, pinned, 8, 1, stream)
-    cuda.cudaMemcpyAsync(back, device, 8, 2, stream)
-    value.value = 6  # too early: the copy has not happened yet
-    assert ctypes.c_int64.from_address(back).value not in (5, 6)
-    cuda.cudaStreamSynchronize(stream)
-    assert ctypes.c_int64.from_address(back).value == 6
-
-
-@pytest.mark.parametrize("case", ["pageable source", "pageable target", "too long", "host to host", "freed"])
-def test_copies_are_checked(cuda: FakeCuda, stream: FakeStream, case: str) -> None:
-    pinned, device = cuda.cudaMallocHost(8)[1], cuda.cudaMalloc(8)[1]
-    pageable = np.zeros(8, np.uint8).ctypes.data
-    if case == "freed":
-        cuda.cudaFree(device)
-    arguments: dict[str, tuple[int, int, int, int]] = {
-        "pageable source": (device, pageable, 8, 1),
-        "pageable target": (pageable, device, 8, 2),
-        "too long": (device, pinned, 9, 1),
-        "host to host": (pinned, pinned, 8, 3),
-        "freed": (device, pinned, 8, 1),
-    }
-    with pytest.raises(Violation):
-        cuda.cudaMemcpyAsync(*arguments[case], stream)
-
-
-def test_memory_is_freed_once_and_as_what_it_is(cuda: FakeCuda) -> None:
-    device = cuda.cudaMalloc(8)[1]
-    with pytest.raises(Violation, match="never allocated as pinned"):
-        cuda.cudaFreeHost(device)
-    cuda.cudaFree(device)
-    with pytest.raises(Violation, match="freed twice"):
-        cuda.cudaFree(device)
-
-
-def test_destroyed_streams_are_gone(cuda: FakeCuda, stream: FakeStream) -> None:
-    cuda.cudaStreamDestroy(stream)
-    with pytest.raises(Violation, match="not one that was created"):
-        cuda.cudaStreamSynchronize(stream)
-    with pytest.raises(Violation, match="blocking stream"):
-        cuda.cudaStreamCreateWithFlags(0)
-
-
-def parser(trt: FakeTensorRt, model: bytes) -> tuple[Any, bool]:
-    builder = trt.Builder(Errors())
-    network = builder.create_network(1)
-    made = trt.OnnxParser(network, Errors())
-    return made, made.parse(model, "model.onnx")
-
-
-def test_the_parser_wants_a_static_capacity(trt: FakeTensorRt, half_nano: Path) -> None:
-    made, parsed = parser(trt, (half_nano / "decoder.onnx").read_bytes())
-    assert not parsed
-    assert "static sequence length" in made.get_error(0).desc()
-
-
-def test_the_parser_wants_a_body_or_a_plugin(trt: FakeTensorRt, half_nano: Path) -> None:
-    model = (half_nano / "roi_replay.onnx").read_bytes()
-    assert parser(trt, model)[1]
-    assert not parser(trt, strip_functions(model))[1]
-    trt.registry.creators.append("a library")
-    assert parser(trt, strip_functions(model))[1]
-
-
-@pytest.mark.parametrize(("version", "wins"), [("10.3.0", False), ("10.7.0", True), ("10.15.1", True)])
-def test_a_known_plugin_wins_over_the_body(trt: FakeTensorRt, half_nano: Path, version: str, wins: bool) -> None:
-    trt.__version__ = version
-    trt.registry.creators.append("any library")
-    network = trt.Builder(Errors()).create_network(1)
-    file = half_nano / "roi_replay.onnx"
-    assert trt.OnnxParser(network, Errors()).parse(file.read_bytes(), str(file))
-    assert network.plugin is wins
-
-
-@pytest.mark.parametrize("missing", ["grid", "boxes"])
-def test_the_builder_wants_every_range(trt: FakeTensorRt, half_nano: Path, missing: str) -> None:
-    builder = trt.Builder(Errors())
-    network = builder.create_network(1)
-    assert trt.OnnxParser(network, Errors()).parse((half_nano / "roi_replay.onnx").read_bytes(), "model.onnx")
-    profile, config = builder.create_optimization_profile(), builder.create_builder_config()
-    profile.set_shape("features", *([tiles, 16, HIDDEN] for tiles in (2, 3, 5)))
-    if missing != "boxes":
-        profile.set_shape("boxes", [1, 4], [1, 4], [5, 4])
-    if missing != "grid":
-        profile.set_shape_input("grid", [1, 1], [2, 2], [2, 2])
-    config.add_optimization_profile(profile)
-    config.progress_monitor = Quiet()
-    with pytest.raises(Violation, match=missing):
-        builder.build_serialized_network(network, config)
-
-
-class Quiet:
-    def phase_start(self, *_: object) -> None: ...
-
-    def phase_finish(self, *_: object) -> None: ...
-
-    def step_complete(self, *_: object) -> bool:
-        return True
-
-
-def test_profiles_are_in_order_and_networks_strongly_typed(trt: FakeTensorRt) -> None:
-    with pytest.raises(Violation, match="out of order"):
-        FakeProfile().set_shape("x", [2], [1], [3])
-    with pytest.raises(Violation, match="strongly typed"):
-        trt.Builder(Errors()).create_network(0)
-
-
 def replay_context(trt: FakeTensorRt, half_nano: Path, stream: FakeStream) -> FakeContext:
     file = half_nano / "roi_replay.onnx"
     profile = FakeProfile()
     profile.set_shape("features", *([tiles, 16, HIDDEN] for tiles in (2, 3, 5)))
     profile.set_shape("boxes", [1, 4], [1, 4], [5, 4])
     profile.set_shape_input("grid", [1, 1], [2, 2], [2, 2])
-    engine = trt.Runtime(Errors()).deserialize_cuda_engine(
+    engine = trt.Runtime(ILogger()).deserialize_cuda_engine(
         pickle.dumps(Plan(file.read_bytes(), str(file), [profile], trt.__version__, trt.device, False))
     )
     assert engine is not None
@@ -450,36 +303,6 @@ def test_shape_inputs_are_read_on_the_host(
     trt.cuda.cudaStreamBeginCapture(stream, 1)
     with pytest.raises(Violation, match="reads shapes on the host"):
         context.execute_async_v3(stream.handle)
-
-
-def test_engines_of_elsewhere_are_refused(trt: FakeTensorRt, half_nano: Path) -> None:
-    file = half_nano / "roi_replay.onnx"
-    for version, device in (("9.9", trt.device), (trt.__version__, ("other", (8, 7)))):
-        errors = Errors()
-        content = pickle.dumps(Plan(file.read_bytes(), str(file), [], version, device, False))
-        assert trt.Runtime(errors).deserialize_cuda_engine(content) is None
-        assert "not compatible" in errors.messages[0]
-    errors = Errors()
-    assert trt.Runtime(errors).deserialize_cuda_engine(b"no engine") is None
-    assert errors.messages == ["Magic tag does not match"]
-
-
-@pytest.mark.parametrize("kernel", [False, True])
-def test_only_an_engine_that_carries_its_kernel_needs_no_library(
-    trt: FakeTensorRt, half_nano: Path, kernel: bool
-) -> None:
-    file, errors = half_nano / "roi_replay.onnx", Errors()
-    plan = Plan(file.read_bytes(), str(file), [], trt.__version__, trt.device, plugin=True, kernel=kernel)
-    assert (trt.Runtime(errors).deserialize_cuda_engine(pickle.dumps(plan)) is not None) is kernel
-    assert errors.messages == ([] if kernel else ["getCreator could not find RoiReplay"])
-
-
-def test_a_plugin_library_is_loaded_once(trt: FakeTensorRt, tmp_path: Path) -> None:
-    library = tmp_path / "lib.so"
-    library.write_bytes(b"plugin")
-    trt.registry.load_library(str(library))
-    with pytest.raises(Violation, match="loaded twice"):
-        trt.registry.load_library(str(library))
 
 
 def test_the_kernels_write_the_cache_where_write_index_says(decoder: Decoder) -> None:

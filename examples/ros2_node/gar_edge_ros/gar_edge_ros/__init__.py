@@ -1,0 +1,1 @@
+"""Describe detected regions in ROS 2."""

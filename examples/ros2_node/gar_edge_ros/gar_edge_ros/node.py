@@ -1,0 +1,90 @@
+"""The node: fields of messages to and from `core.Describer`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import rclpy
+from gar_edge_interfaces.srv import Ask
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import Image
+from std_msgs.msg import String
+from vision_msgs.msg import Detection2DArray
+
+from gar_edge.runtime import Gar, GarError, Options
+from gar_edge_ros.core import Describer, Detection, View, to_rgb
+
+
+class DescribeNode(Node):
+    """Remembers the newest image; every message of detections makes it a view."""
+
+    def __init__(self) -> None:
+        super().__init__("gar_edge")
+        bundle = self.declare_parameter("bundle", "").value
+        rate = self.declare_parameter("rate", 2.0).value
+        backend = self.declare_parameter("backend", "auto").value
+        threads = self.declare_parameter("threads", 0).value
+        tokens = self.declare_parameter("max_new_tokens", 128).value
+        self._gar = Gar.load(bundle or None, backend, threads)
+        self._answers = self.create_publisher(String, "answers", 10)
+        self._describer = Describer(self._gar, self._publish, rate, Options(tokens))
+        self._image: Image | None = None
+        self.create_subscription(Image, "image", self._on_image, qos_profile_sensor_data)
+        self.create_subscription(Detection2DArray, "detections", self._on_detections, 10)
+        # A group of its own: an answer takes seconds, and images must be taken in meanwhile.
+        self.create_service(Ask, "ask", self._on_ask, callback_group=ReentrantCallbackGroup())
+
+    def close(self) -> None:
+        self._describer.close()
+        self._gar.close()
+
+    def _on_image(self, message: Image) -> None:
+        self._image = message
+
+    def _on_detections(self, message: Detection2DArray) -> None:
+        image = self._image
+        if image is None:
+            return
+        try:
+            picture = to_rgb(image.encoding, image.height, image.width, image.step, bytes(image.data))
+        except GarError as error:
+            self.get_logger().error(str(error), throttle_duration_sec=5.0)
+            return
+        stamp = image.header.stamp.sec + image.header.stamp.nanosec * 1e-9
+        self._describer.see(View(picture, [_detection(one) for one in message.detections], stamp))
+
+    def _on_ask(self, request: Ask.Request, response: Ask.Response) -> Ask.Response:
+        try:
+            response.text = self._describer.ask(request.question, list(request.ids)).text
+            response.success = True
+        except GarError as error:
+            response.success, response.text = False, str(error)
+        return response
+
+    def _publish(self, outcome: dict[str, Any]) -> None:
+        self._answers.publish(String(data=json.dumps(outcome, ensure_ascii=False)))
+
+
+def _detection(message: Any) -> Detection:
+    box = message.bbox
+    return Detection(message.id, box.center.position.x, box.center.position.y, box.size_x, box.size_y)
+
+
+def main() -> None:
+    """Entry point of `ros2 run gar_edge_ros describe`."""
+    rclpy.init()
+    node = DescribeNode()
+    executor = MultiThreadedExecutor(num_threads=2)
+    executor.add_node(node)
+    try:
+        executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        node.close()
+        node.destroy_node()
+        rclpy.try_shutdown()

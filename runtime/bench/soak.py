@@ -1,0 +1,83 @@
+"""The same questions for a long time: memory and latency must stay as they are, and every answer what it was."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from gar_edge.runtime.gar import Gar
+from gar_edge.runtime.sampling import Options
+
+SCENES, REGIONS = 3, 4
+WARM = 0.2  # of the time: caches fill, allocators settle
+
+
+@dataclass(frozen=True)
+class Drift:
+    """What changed between the first and the last fifth of a soak behind its warm-up.
+
+    memory, latency: growth as a fraction, of resident bytes and of the median answer's time. changed: answers that
+    were not what they had been.
+    """
+
+    answers: int
+    changed: int
+    rss_bytes: int
+    memory: float
+    latency: float
+
+
+def soak(gar: Gar, seconds: float, tick: Callable[[float], None]) -> Drift:
+    """Ask about regions of a few pictures in turn; `tick` hears how much of the time has passed, 0 to 1."""
+    random, side = np.random.default_rng(1), gar.manifest.preprocess.tile
+    pictures = [random.integers(0, 256, (side, 2 * side, 3), np.uint8) for _ in range(SCENES)]
+    masks = []
+    for index in range(REGIONS):
+        mask = np.zeros((side, 2 * side), np.bool_)
+        mask[side // 4 : side // 2, index * side // REGIONS : (index + 1) * side // REGIONS] = True
+        masks.append(mask)
+    known: dict[tuple[int, int], tuple[int, ...]] = {}
+    history: list[tuple[float, int]] = []  # seconds of an answer, resident bytes after it
+    changed, begin, warmed = 0, time.perf_counter(), 0
+    least = 2 * SCENES * REGIONS  # every question twice: there must be something to compare
+    while (elapsed := time.perf_counter() - begin) < seconds or len(history) < max(warmed + 10, least):
+        which = len(history) % SCENES
+        scene = gar.open(pictures[which])
+        for number, mask in enumerate(masks):
+            start = time.perf_counter()
+            tokens = scene.describe(mask, options=Options(16)).tokens
+            history.append((time.perf_counter() - start, resident()))
+            changed += known.setdefault((which, number), tokens) != tokens
+        if elapsed < WARM * seconds:
+            warmed = len(history)
+        tick(min(elapsed / seconds, 1.0))
+    steady = history[warmed:]
+    fifth = max(1, len(steady) // 5)
+    early, late = steady[:fifth], steady[-fifth:]
+    return Drift(
+        answers=len(history),
+        changed=changed,
+        rss_bytes=history[-1][1],
+        memory=_median(late, 1) / max(_median(early, 1), 1) - 1,
+        latency=_median(late, 0) / _median(early, 0) - 1,
+    )
+
+
+def _median(history: list[tuple[float, int]], column: int) -> float:
+    return statistics.median(row[column] for row in history)
+
+
+def resident() -> int:
+    """Resident bytes of this process; 0 where the system does not say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except (OSError, IndexError, ValueError):
+        return 0
+    import resource
+
+    return pages * resource.getpagesize()

@@ -1,0 +1,99 @@
+"""Answers about the newest frame of a stream, from a thread of their own."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gar_edge.runtime.answer import Answer
+from gar_edge.runtime.errors import GarError
+from gar_edge.runtime.gar import Gar
+from gar_edge.runtime.images import ImageLike, MaskLike
+from gar_edge.runtime.sampling import Options
+
+DEFAULT = Options(max_new_tokens=128)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A picture and what is asked of it: `masks` by region number, described where there is no question.
+
+    tag: whatever the caller needs to know the frame again, such as its time.
+    """
+
+    image: ImageLike
+    masks: Mapping[int, MaskLike]
+    question: str | None = None
+    tag: Any = None
+
+
+class LiveAnswers:
+    """A place for one waiting frame, and a thread that answers.
+
+    A frame that is offered while another waits replaces it: answers fall behind by one frame at most, however slow
+    they are. `answered` is called in the thread, with the frame and its answer, or the `GarError` that it met.
+    """
+
+    def __init__(
+        self, gar: Gar, answered: Callable[[Frame, Answer | GarError], None], options: Options = DEFAULT
+    ) -> None:
+        self._gar = gar
+        self._answered = answered
+        self._cancel = threading.Event()
+        self._options = dataclasses.replace(options, cancel=self._cancel)
+        self._waiting: Frame | None = None
+        self._changed = threading.Condition()
+        self._failure: BaseException | None = None
+        self.dropped = 0  # frames that were replaced before anybody looked at them
+        self._thread = threading.Thread(target=self._work, name="gar-edge live answers", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> LiveAnswers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def offer(self, frame: Frame) -> None:
+        """Leave a frame for the thread, at once. Raises what `answered` raised, for then nobody answers any more."""
+        with self._changed:
+            if self._failure is not None:
+                raise self._failure
+            self.dropped += self._waiting is not None
+            self._waiting = frame
+            self._changed.notify()
+
+    def close(self, timeout: float | None = None) -> bool:
+        """Cancel the answer in the making and end the thread; False where it did not within so many seconds."""
+        self._cancel.set()
+        with self._changed:
+            self._waiting = None
+            self._changed.notify()
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _work(self) -> None:
+        try:
+            while (frame := self._next()) is not None:
+                outcome = self._answer(frame)
+                if not self._cancel.is_set():
+                    self._answered(frame, outcome)
+        except BaseException as error:
+            with self._changed:
+                self._failure = error
+
+    def _next(self) -> Frame | None:
+        """The waiting frame, waited for; None at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting is not None or self._cancel.is_set())
+            frame, self._waiting = self._waiting, None
+            return None if self._cancel.is_set() else frame
+
+    def _answer(self, frame: Frame) -> Answer | GarError:
+        try:
+            return self._gar.open(frame.image).stream(frame.question, frame.masks, self._options).finish()
+        except GarError as error:
+            return error

@@ -1,0 +1,52 @@
+"""Mask images on disk, and label images, whose pixel values number several instances."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from gar_edge.runtime.errors import GarMaskError
+from gar_edge.runtime.images import MaskLike, load_labels, load_mask
+from gar_edge.runtime.regions.rle import Mask
+
+_MOST_LABELS = 1000  # more are a photograph, not labels
+
+
+@dataclass(frozen=True)
+class MaskFile:
+    """A mask image, or one instance of a label image."""
+
+    path: Path
+    label: int | None = None
+
+    def draw(self, width: int, height: int) -> Mask:
+        """The mask at its own size; `GarMaskError` names the file."""
+        try:
+            return load_mask(self.path) if self.label is None else from_label(self.path, self.label)
+        except GarMaskError as error:
+            raise GarMaskError(f"{self.path}: {str(error).removeprefix(f'{self.path}: ')}") from None
+
+
+def from_labels(labels: MaskLike) -> dict[int, Mask]:
+    """Every instance of a label image, in the order of the labels: label -> bool [H,W]. 0 is the background.
+
+    Takes a palette or grey image of any depth, or an integer array [H,W]. `GarMaskError` for colours, for nothing but
+    background, and for more labels than anyone numbers.
+    """
+    values = load_labels(labels)
+    found = [int(label) for label in np.unique(values) if label != 0]
+    if not found:
+        raise GarMaskError("no label is set: all pixels are 0, the background")
+    if len(found) > _MOST_LABELS:
+        raise GarMaskError(f"{len(found)} values, over {_MOST_LABELS}: a photograph, not labels")
+    return {label: values == label for label in found}
+
+
+def from_label(labels: MaskLike, label: int) -> Mask:
+    """One instance of a label image as bool [H,W]; `GarMaskError` where no pixel has this label."""
+    mask: Mask = load_labels(labels) == label
+    if not mask.any():
+        raise GarMaskError(f"no pixel has the label {label}")
+    return mask

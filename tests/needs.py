@@ -1,0 +1,12 @@
+"""What a test says when it is skipped for want of something: what is missing, and where to get it."""
+
+
+def from_dev(package: str) -> str:
+    """For a package that `make test` installs wherever it has wheels."""
+    return f"{package} is not installed; pip install 'gar-edge[dev]' brings it on x86-64"
+
+
+CUDA_COMPILER = f"neither nvcc nor NVRTC can be used: {from_dev('nvidia-cuda-nvrtc, or cuda-bindings,')}"
+NVCC = "nvcc is not installed; it comes with NVIDIA's CUDA toolkit"
+HOST_COMPILER = "g++, which compiles the replay kernel for the host, is not installed; apt install g++"
+ANOTHER_USER = "root may write anywhere; run the tests as another user"
