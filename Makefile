@@ -7,13 +7,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PACKAGES := calibration export models runtime
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs clean
 
 demo: $(STAMP)
 	$(BIN)/gar-export --size nano --force -o build/demo
 	$(BIN)/gar-run examples/scene_1.png --mask examples/scene_1_mask_0.png -q 'What colour is <Prompt0>?' -m build/demo
 	$(BIN)/gar-run examples/scene_1.png --mask examples/scene_1_mask_0.png --mask examples/scene_1_mask_1.png \
-		-q 'Is <Prompt0> larger or smaller than <Prompt1>?' -m build/demo
+		-q 'Is <Prompt0> larger or smaller than <Prompt1>?' -m build/demo --overlay build/demo.png
 	@echo '(gar-nano knows drawn shapes only: see models/nano/README.md. README.md has real weights.)'
 
 test: lint
@@ -25,6 +25,9 @@ lint: $(STAMP)
 	@mkdir -p build/types/gar_edge
 	@for package in $(PACKAGES); do ln -sfn ../../../$$package build/types/gar_edge/$$package; done
 	$(BIN)/mypy
+
+docs: $(STAMP)
+	$(BIN)/python tests/generate_cli_docs.py
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

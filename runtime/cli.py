@@ -1,4 +1,4 @@
-"""`gar-run IMAGE --mask [K=]FILE …`: ask about regions of a picture."""
+"""`gar-run IMAGE --mask [K=]FILE …`: ask about regions of a picture, or of a video."""
 
 from __future__ import annotations
 
@@ -13,13 +13,19 @@ from gar_edge.runtime.terminal import run_app
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
 
-REGIONS, ANSWER, ENGINE, MANY = "Regions", "Answer", "Model and engine", "Many questions"
+REGIONS, ANSWER, ENGINE, MANY, VIDEO = "Regions", "Answer", "Model and engine", "Many questions", "Video"
 
 
 @app.command(context_settings={"help_option_names": ["-h", "--help"]})
 def run(
     image: Annotated[
-        Path | None, typer.Argument(help="The picture: PNG, JPEG, WebP, … Left out with --jobs.", show_default=False)
+        str | None,
+        typer.Argument(
+            metavar="[IMAGE]",
+            help="The picture: PNG, JPEG, WebP, … Or a video: a file (.mp4, .avi, .mkv, …; of any name with an option "
+            "of the panel Video), a camera's number or device, an address such as rtsp://… Left out with --jobs.",
+            show_default=False,
+        ),
     ] = None,
     mask: Annotated[
         list[str] | None,
@@ -151,7 +157,12 @@ def run(
         ),
     ] = 0,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object instead of the text.", rich_help_panel=ANSWER)
+        bool,
+        typer.Option(
+            "--json",
+            help="Print one JSON object instead of the text; of a video, one a line for each answered frame.",
+            rich_help_panel=ANSWER,
+        ),
     ] = False,
     overlay: Annotated[
         Path | None,
@@ -159,6 +170,40 @@ def run(
             help="Write the picture here, with its regions in colours and numbers and the answer beneath.",
             show_default=False,
             rich_help_panel=ANSWER,
+        ),
+    ] = None,
+    every: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Ask about every so many frames. Default: one a second of a file's; of a live video the newest, "
+            "whenever the last answer is done.",
+            show_default=False,
+            rich_help_panel=VIDEO,
+        ),
+    ] = None,
+    fps: Annotated[
+        float | None,
+        typer.Option(
+            min=0.001, help="Ask about so many frames a second of video.", show_default=False, rich_help_panel=VIDEO
+        ),
+    ] = None,
+    realtime: Annotated[
+        bool,
+        typer.Option(
+            "--realtime",
+            help="Play a file at its own pace, as a camera: frames that come while an answer is made are dropped.",
+            rich_help_panel=VIDEO,
+        ),
+    ] = False,
+    masks: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[K=]DIR[#LABEL]",
+            help="A region: a folder with a mask for each frame, whose number from 0 on ends the file's name. Without "
+            "it the region of the first frame is followed.",
+            show_default=False,
+            rich_help_panel=VIDEO,
         ),
     ] = None,
     interactive: Annotated[
@@ -209,17 +254,24 @@ def run(
     ] = False,
     threads: Annotated[int, typer.Option(min=0, help="Processor threads; 0: all cores.", rich_help_panel=ENGINE)] = 0,
 ) -> None:
-    """Describe a region of a picture, or answer a question about several.
+    """Describe a region of a picture or video, or answer a question about several.
 
     `gar-run photo.jpg --mask cup.png`
 
     `gar-run photo.jpg --box 0=10,20,90,110 --point 1=200,150 -q "Is <Prompt0> on <Prompt1>?"`
+
+    `gar-run drive.mp4 --box 10,20,90,110 --fps 2 --json`
     """
     from gar_edge.runtime.asking import Engine, Output, answer_jobs, ask_about
     from gar_edge.runtime.region_options import RegionArguments, choose_segmenter
     from gar_edge.runtime.sampling import Options
+    from gar_edge.runtime.video import names_video
+    from gar_edge.runtime.watching import Choice, watch_video
 
-    given = RegionArguments(mask or (), box or (), point or (), not_point or (), scribble or (), regions or ())
+    given = RegionArguments(
+        mask or (), box or (), point or (), not_point or (), scribble or (), regions or (), masks or ()
+    )
+    video = bool(every or fps or realtime or masks)
     engine = Engine(model, backend.value, compat, threads)
     output = Output(as_json, overlay, max_new_tokens)
     try:
@@ -231,7 +283,7 @@ def run(
     if (jobs is None) != (jsonl is None):
         raise typer.BadParameter("--jobs FILE and --jsonl FILE go together: what is asked, and where the answers go")
     if jobs is not None and jsonl is not None:
-        if image or given or question is not None or interactive or overlay or as_json:
+        if image or given or video or question is not None or interactive or overlay or as_json:
             raise typer.BadParameter("with --jobs, pictures, regions and questions stand in its file")
         segment = choose_segmenter(box_as_mask, sam_encoder, sam_decoder, threads)
         answer_jobs(jobs, jsonl, engine, options, segment, max_tiles)
@@ -241,7 +293,13 @@ def run(
     if not given:
         raise typer.BadParameter("no region given: mark one with --mask, --box, --point, --scribble or --regions")
     segment = choose_segmenter(box_as_mask, sam_encoder, sam_decoder, threads)
-    ask_about(image, given, question, interactive, engine, options, segment, max_tiles, output)
+    if video or names_video(image):
+        if interactive or overlay is not None:
+            raise typer.BadParameter("--interactive and --overlay are for pictures, not for videos")
+        choice = Choice(every, fps)
+        watch_video(image, realtime, choice, given, question, engine, options, segment, max_tiles, as_json)
+        return
+    ask_about(Path(image), given, question, interactive, engine, options, segment, max_tiles, output)
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ class GarError(Exception):
 
 
 class GarImageError(GarError):
-    """The picture cannot be read, is unsafe to decode, or has an unusable shape or dtype."""
+    """The picture or video cannot be read, is unsafe to decode, or has an unusable shape or dtype."""
 
 
 class GarMaskError(GarError):

@@ -38,13 +38,19 @@ class LiveAnswers:
     """
 
     def __init__(
-        self, gar: Gar, answered: Callable[[Frame, Answer | GarError], None], options: Options = DEFAULT
+        self,
+        gar: Gar,
+        answered: Callable[[Frame, Answer | GarError], None],
+        options: Options = DEFAULT,
+        max_tiles: int | None = None,
     ) -> None:
         self._gar = gar
+        self._max_tiles = max_tiles
         self._answered = answered
         self._cancel = threading.Event()
         self._options = dataclasses.replace(options, cancel=self._cancel)
         self._waiting: Frame | None = None
+        self._busy = False
         self._changed = threading.Condition()
         self._failure: BaseException | None = None
         self.dropped = 0  # frames that were replaced before anybody looked at them
@@ -64,14 +70,21 @@ class LiveAnswers:
                 raise self._failure
             self.dropped += self._waiting is not None
             self._waiting = frame
-            self._changed.notify()
+            self._changed.notify_all()
+
+    def finish(self) -> None:
+        """Wait until the frames offered so far are answered, or dropped. Raises what `answered` raised."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._failure is not None or not (self._busy or self._waiting))
+            if self._failure is not None:
+                raise self._failure
 
     def close(self, timeout: float | None = None) -> bool:
         """Cancel the answer in the making and end the thread; False where it did not within so many seconds."""
         self._cancel.set()
         with self._changed:
             self._waiting = None
-            self._changed.notify()
+            self._changed.notify_all()
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
@@ -84,16 +97,22 @@ class LiveAnswers:
         except BaseException as error:
             with self._changed:
                 self._failure = error
+                self._changed.notify_all()
 
     def _next(self) -> Frame | None:
         """The waiting frame, waited for; None at the end."""
         with self._changed:
+            self._busy = False
+            self._changed.notify_all()
             self._changed.wait_for(lambda: self._waiting is not None or self._cancel.is_set())
             frame, self._waiting = self._waiting, None
+            self._busy = frame is not None
             return None if self._cancel.is_set() else frame
 
     def _answer(self, frame: Frame) -> Answer | GarError:
         try:
-            return self._gar.open(frame.image).stream(frame.question, frame.masks, self._options).finish()
+            return (
+                self._gar.open(frame.image, self._max_tiles).stream(frame.question, frame.masks, self._options).finish()
+            )
         except GarError as error:
             return error

@@ -21,6 +21,7 @@ from gar_edge.runtime.errors import GarMaskError
 from gar_edge.runtime.regions.cues import Box, Points, Scribble
 from gar_edge.runtime.regions.files import fractions_meant, read_regions
 from gar_edge.runtime.regions.find import RegionLike, Segmenter, box_mask, find_mask
+from gar_edge.runtime.regions.frame_masks import FrameMasks
 from gar_edge.runtime.regions.grabcut import grabcut
 from gar_edge.runtime.regions.labels import MaskFile, from_labels
 from gar_edge.runtime.regions.rle import Mask
@@ -42,9 +43,10 @@ class RegionArguments:
     not_point: Sequence[str] = ()
     scribble: Sequence[str] = ()
     regions: Sequence[str] = ()
+    masks: Sequence[str] = ()
 
     def __bool__(self) -> bool:
-        return any((self.mask, self.box, self.point, self.not_point, self.scribble, self.regions))
+        return any((self.mask, self.box, self.point, self.not_point, self.scribble, self.regions, self.masks))
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,9 @@ def _all(arguments: RegionArguments, image: str) -> Iterator[tuple[int | None, G
         for number, region in found.items():
             loose = first is None and list(found) == [0]
             yield None if loose else number + (first or 0), Given("--regions", region)
+    for number, text in _split(arguments.masks):
+        path, label = _labelled(text)
+        yield number, Given("--masks", FrameMasks.of(path, label))
 
 
 def _cues(arguments: RegionArguments) -> Iterator[tuple[int | None, Given]]:
@@ -153,9 +158,15 @@ def _pointed(inside: list[tuple[float, ...]], outside: list[tuple[float, ...]], 
 
 
 def _mask(text: str) -> RegionLike:
-    """A mask file, or one instance of a label image: FILE#LABEL, unless a file is called so."""
+    """A mask file, or one instance of a label image."""
+    path, label = _labelled(text)
+    return text if label is None else MaskFile(path, label)
+
+
+def _labelled(text: str) -> tuple[Path, int | None]:
+    """PATH#LABEL as path and label, unless a path is called so."""
     match = _LABELLED.fullmatch(text)
-    return MaskFile(Path(match[1]), int(match[2])) if match and not Path(text).exists() else text
+    return (Path(match[1]), int(match[2])) if match and not Path(text).exists() else (Path(text), None)
 
 
 def _split(texts: Iterable[str]) -> Iterator[tuple[int | None, str]]:

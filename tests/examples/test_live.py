@@ -8,9 +8,9 @@ import threading
 import time
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
+from video_files import square_frame, write_video
 
 from gar_edge.runtime import Answer, Frame, Gar, GarError, GarMaskError, LiveAnswers, Options
 from gar_edge.runtime.paths import remember_bundle
@@ -97,6 +97,15 @@ def test_closing_cancels_the_answer_in_the_making(gar: Gar) -> None:
     assert len(outcomes.all) == count
 
 
+def test_finishing_waits_for_what_was_offered(gar: Gar) -> None:
+    outcomes = Outcomes()
+    with LiveAnswers(gar, outcomes) as live:
+        live.finish()  # nothing to wait for
+        live.offer(Frame(SCENE, {1: MASK}))
+        live.finish()
+        assert len(outcomes.all) == 1
+
+
 def test_a_callback_that_fails_is_heard_of(gar: Gar) -> None:
     def broken(frame: Frame, outcome: Answer | GarError) -> None:
         raise RuntimeError("the robot fell over")
@@ -108,19 +117,16 @@ def test_a_callback_that_fails_is_heard_of(gar: Gar) -> None:
 
     with LiveAnswers(gar, broken) as live, pytest.raises(RuntimeError, match="fell over"):
         offer_until_refused(live)
+    with LiveAnswers(gar, broken) as live:
+        live.offer(Frame(SCENE, {1: MASK}))
+        with pytest.raises(RuntimeError, match="fell over"):
+            live.finish()
 
 
 @pytest.fixture
 def video(tmp_path: Path) -> Path:
     """Two seconds of a red square that moves over grey."""
-    path = tmp_path / "moving.avi"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 30, (160, 120))
-    for step in range(60):
-        frame = np.full((120, 160, 3), 90, np.uint8)
-        cv2.rectangle(frame, (20 + step, 30), (60 + step, 70), (0, 0, 220), -1)
-        writer.write(frame)
-    writer.release()
-    return path
+    return write_video(tmp_path / "moving.avi", map(square_frame, range(60)))
 
 
 def loop(

@@ -1,0 +1,120 @@
+"""The frames of a video file, a camera or a network stream, in order."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gar_edge.runtime.errors import GarImageError
+
+SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"})
+WHOLE = 0.9  # of the frames that a file announces: some formats only say how long they are, which is a guess at frames
+LATE = 0.1  # seconds after which a frame is dropped, but for one in so many: a slow reader shall see something
+SPARED = 8
+
+
+@dataclass(frozen=True)
+class VideoFrame:
+    """A frame: its number from 0 on, its time in seconds since the first one, RGB uint8 [H,W,3]."""
+
+    number: int
+    seconds: float
+    image: NDArray[np.uint8]
+
+
+def is_camera(source: str) -> bool:
+    """Whether this is a camera's number, or its device."""
+    return (source.isdecimal() and not Path(source).exists()) or source.startswith("/dev/video")
+
+
+def is_live(source: str) -> bool:
+    """Whether frames come at their own pace: from a camera, or from an address such as rtsp://…"""
+    return is_camera(source) or "://" in source
+
+
+def names_video(source: str) -> bool:
+    """Whether this is called like a video rather than a picture."""
+    return is_live(source) or Path(source).suffix.lower() in SUFFIXES
+
+
+class Video:
+    """A context manager; iterate over it once.
+
+    realtime: a file is played at its own pace, and frames are dropped where the reader falls behind it.
+    """
+
+    def __init__(self, source: str, realtime: bool = False) -> None:
+        """`GarImageError` where it cannot be opened."""
+        import cv2
+
+        self.source = source
+        self.live = is_live(source)
+        self._realtime = realtime and not self.live
+        if not self.live and not Path(source).is_file():
+            raise GarImageError(f"{source}: no such video file")
+        self._capture = cv2.VideoCapture(int(source) if source.isdecimal() and self.live else source)
+        if not self._capture.isOpened():
+            raise GarImageError(
+                f"camera {source}: cannot be opened; is it there, and free?"
+                if is_camera(source)
+                else f"{source}: not a video that can be decoded"
+            )
+        self._announced = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        self._pace = self._capture.get(cv2.CAP_PROP_FPS) or 30.0
+
+    def __enter__(self) -> Video:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._capture.release()
+
+    def __iter__(self) -> Iterator[VideoFrame]:
+        """At least one frame. `GarImageError` where it stops before its end, as a camera always does."""
+        import cv2
+
+        number, start, begin, shape = 0, 0.0, 0.0, None
+        while self._capture.grab():
+            stamp = self._stamp(number)
+            start = stamp if not number else start
+            if not number or not self._realtime or self._in_time(number, begin + stamp - start):
+                read, picture = self._capture.retrieve()
+                if not read:
+                    break
+                shape = shape or picture.shape
+                if picture.shape != shape:
+                    raise GarImageError(f"{self.source}: frame {number} is of another size than the first")
+                yield VideoFrame(number, stamp - start, np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8))
+                if not number:  # what the reader prepares at the first frame is no delay
+                    begin = time.monotonic()
+            number += 1
+        self._check_end(number)
+
+    def _stamp(self, number: int) -> float:
+        """The time of the frame that was grabbed, in seconds from any moment on."""
+        import cv2
+
+        if self.live:
+            return time.monotonic()
+        return float(self._capture.get(cv2.CAP_PROP_POS_MSEC)) / 1e3 or number / self._pace
+
+    @staticmethod
+    def _in_time(number: int, due: float) -> bool:
+        """Wait for the frame's moment; False where that is long gone and the frame may be left out."""
+        early = due - time.monotonic()
+        time.sleep(max(0.0, early))
+        return early > -LATE or number % SPARED == 0
+
+    def _check_end(self, frames: int) -> None:
+        if not frames:
+            raise GarImageError(f"{self.source}: gives no frame that can be decoded")
+        if self.live:
+            raise GarImageError(f"{self.source}: no frame came any more after {frames}; is it still connected?")
+        if frames < WHOLE * self._announced:
+            raise GarImageError(
+                f"{self.source}: ends after {frames} of {self._announced:.0f} frames: damaged, or cut short"
+            )

@@ -1,0 +1,97 @@
+"""docs/cli.md from the commands themselves: `make docs`, or `python tests/generate_cli_docs.py`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from enum import Enum
+from importlib import import_module
+from pathlib import Path
+from typing import Any, get_args
+
+import typer
+
+PAGE = Path(__file__).parents[1] / "docs" / "cli.md"
+COMMANDS = {  # as typed -> module with the Typer app
+    "gar-run": "gar_edge.runtime.cli",
+    "gar-export": "gar_edge.export.cli",
+    "gar-engine": "gar_edge.runtime.tensorrt.cli",
+    "gar-bench": "gar_edge.runtime.bench.cli",
+    "python -m gar_edge.models.nano": "gar_edge.models.nano.__main__",
+}
+INTRODUCTION = """\
+# Commands
+
+Written by `make docs` from the commands' own help, which `--help` prints; a test compares. The exit code is 0, or 1
+where something failed, or 2 for wrong arguments; then one line on stderr says what is wrong. How regions, jobs and
+videos are given: [regions.md](regions.md).
+"""
+WORDS = {int: "whole number", float: "number", str: "text", Path: "path"}
+
+
+def page() -> str:
+    """The whole file."""
+    sections = [INTRODUCTION]
+    for name, module in COMMANDS.items():
+        sections += _command(name, typer.main.get_command(import_module(module).app), "##")
+    return "\n".join(sections)
+
+
+def _command(name: str, command: Any, heading: str) -> Iterator[str]:
+    """A command, and those below it; their classes are those of whichever click this typer carries."""
+    yield f"{heading} {name}\n"
+    yield f"{inspect.cleandoc(command.help or '')}\n"
+    if hasattr(command, "commands"):
+        for below, subcommand in command.commands.items():
+            yield from _command(f"{name} {below}", subcommand, heading + "#")
+        return
+    panels: dict[str, list[Any]] = {}
+    for parameter in command.params:
+        panels.setdefault(getattr(parameter, "rich_help_panel", None) or "", []).append(parameter)
+    signature = inspect.signature(command.callback, eval_str=True).parameters
+    for panel, parameters in panels.items():
+        yield f"| {panel or 'argument or option'} | value | default | |\n|---|---|---|---|"
+        yield "\n".join(_row(parameter, signature[parameter.name].annotation) for parameter in parameters) + "\n"
+
+
+def _row(parameter: Any, annotation: Any) -> str:
+    argument, flag = parameter.opts == [parameter.name], getattr(parameter, "is_flag", False)
+    name = (parameter.metavar or parameter.name.upper()) if argument else ", ".join(parameter.opts)
+    value = "" if flag or argument else _value(parameter, annotation)
+    if not argument and parameter.multiple:
+        value += ", may be repeated"
+    cells = f"`{name}`", value, _default(parameter, flag), " ".join((parameter.help or "").split())
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _value(parameter: Any, annotation: Any) -> str:
+    """What an option takes: its metavar, its choices, or its type and limits."""
+    if parameter.metavar:
+        return f"`{parameter.metavar}`"
+    declared, info = get_args(annotation)[:2]  # of Annotated
+    kind = _bare(declared)
+    if issubclass(kind, Enum):
+        return ", ".join(f"`{choice.value}`" for choice in kind)
+    words = WORDS[kind]
+    if info.min is not None:
+        words += f" from {info.min:g}"
+    return words if info.max is None else f"{words} to {info.max:g}"
+
+
+def _bare(declared: Any) -> type:
+    """T of T, T | None, list[T] | None."""
+    while inner := [one for one in get_args(declared) if one is not type(None)]:
+        declared = inner[0]
+    return declared
+
+
+def _default(parameter: Any, flag: bool) -> str:
+    if parameter.required:
+        return "required"
+    if flag or parameter.default is None or parameter.show_default is False:
+        return ""
+    return f"`{parameter.default.value if isinstance(parameter.default, Enum) else parameter.default}`"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
