@@ -45,6 +45,7 @@ class ExportOptions:
     """max_tiles None keeps the checkpoint's limit; force replaces an existing bundle; validate compares with torch.
 
     quantising: how, for the precisions that quantise. compat: the decoder also for engines of opset 20; not with int4.
+    judged: whether a bundle that loses too much by quantisation is refused.
     """
 
     precision: Precision = Precision.FP32
@@ -53,6 +54,7 @@ class ExportOptions:
     validate: bool = True
     quantising: Quantising = field(default_factory=Quantising)
     compat: bool = False
+    judged: bool = True
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,8 @@ def export_bundle(checkpoint: Checkpoint, destination: Path, options: ExportOpti
         manifest = write(traced) if quantised is None else quantised.manifest
         report = None
         if options.validate:
-            report = validate(checkpoint, folder, manifest, precision, progress, quantised.loss if quantised else None)
+            loss = quantised.loss if quantised else None
+            report = validate(checkpoint, folder, manifest, precision, progress, loss, options.judged)
             if not report.ok:
                 raise GarValidationError(report.failure(), report)
             manifest = replace(manifest, validation=report.to_json())

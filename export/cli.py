@@ -118,8 +118,10 @@ def export(
     precision = Precision(chosen[0] if chosen else "fp32")
     folder = output or default_bundle(f"{source.name.replace('/', '--')}-{precision.value}")
     kept = keep_float if keep_float in (AUTO, NONE) else tuple(keep_float.split(","))
+    if random_weights and keep_float == AUTO:
+        kept = NONE  # what random weights lose says nothing, and a bundle to size a device with should have its size
     quantising = Quantising(_is_nano(size, checkpoint, random_weights), calib_data, calib_samples, calibrator, kept)
-    options = ExportOptions(precision, max_tiles, force, not no_validate, quantising, compat)
+    options = ExportOptions(precision, max_tiles, force, not no_validate, quantising, compat, judged=not random_weights)
     begin = time.perf_counter()
     try:
         with TerminalProgress(sys.stderr) as progress:

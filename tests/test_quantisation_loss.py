@@ -16,8 +16,12 @@ from gar_edge.calibration.calibrate import kept_float, worst_sites
 from gar_edge.calibration.evaluate import Budget, Likeness, Loss, measure
 from gar_edge.calibration.plan import Plan, Scheme, SitePlan
 from gar_edge.calibration.sites import Site
+from gar_edge.export.graphs import Precision
+from gar_edge.export.progress import Silent
+from gar_edge.export.validate import validate
 from gar_edge.models.standin import random_checkpoint_of
 from gar_edge.runtime import Gar
+from gar_edge.runtime.bundle import read_manifest
 
 
 def test_divergence_by_hand() -> None:
@@ -105,3 +109,17 @@ def test_sites_kept_in_float_are_as_they_were() -> None:
     assert kept.sites["a"] is plan.sites["a"]
     assert plan.sites["b"].scheme is Scheme.INT8
     assert kept_float(plan, []).sites == plan.sites
+
+
+@pytest.mark.parametrize(("cosine", "judged", "ok"), [(0.95, True, True), (0.85, True, False), (0.85, False, None)])
+def test_a_bundle_that_lost_too_much_is_refused_unless_its_weights_are_random(
+    tiny_bundle: Path, cosine: float, judged: bool, ok: bool | None
+) -> None:
+    loss = Loss(Likeness(0.99, 0.1), Likeness(cosine, 0.5), 1.0, 0.0, 10)
+    manifest = read_manifest(tiny_bundle)
+    checkpoint = random_checkpoint_of(SHAPES["tied"], "tiny")
+    report = validate(checkpoint, tiny_bundle, manifest, Precision.INT4, Silent(), loss, judged)
+    decoder = next(check for check in report.checks if check.name == "decoder")
+    assert decoder.ok is ok
+    assert f"cosine {cosine:.5f}" in decoder.detail
+    assert report.ok is (ok is not False)
