@@ -48,7 +48,7 @@ class Tracker:
         """The RGB frame [H,W,3] and the region's mask [H,W]; `GarMaskError` where nothing in it can be followed."""
         self._mask = mask
         self._shrink = min(1.0, LONGEST / max(image.shape[:2]))
-        self._seen = self._grey(image)
+        self._seen = self._small(image)
         self._motion: Motion = np.eye(2, 3)  # from the first frame to the one it was last seen in
         self._key = self._key_frame()
         self._corners = self._key.corners
@@ -60,7 +60,7 @@ class Tracker:
 
         What is not seen is looked for near its last place again.
         """
-        frame = self._grey(image)
+        frame = self._small(image)
         corners, found = self._flow(frame)
         step, agreeing = _shared_motion(self._key.corners[found], corners[found])
         if step is None or agreeing.sum() < AGREEMENT * len(corners):
@@ -88,21 +88,23 @@ class Tracker:
         height, width = self._mask.shape
         return cv2.warpAffine(self._mask.astype(np.uint8), full, (width, height), flags=cv2.INTER_NEAREST) > 0
 
-    def _grey(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def _small(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """RGB [h,w,3]: grey would hide a thing that is as bright as its ground."""
         import cv2
 
         size = round(image.shape[1] * self._shrink), round(image.shape[0] * self._shrink)
-        small = cv2.resize(image, size, interpolation=cv2.INTER_AREA) if self._shrink < 1 else image
-        return np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), np.uint8)
+        return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA)) if self._shrink < 1 else image
 
     def _key_frame(self) -> _Key:
         """The frame last seen, with the corners that the region has in it."""
         import cv2
 
-        size = self._seen.shape[1], self._seen.shape[0]
+        size = self._seen.shape[1::-1]
         region = cv2.resize(self.mask().astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
         around = cv2.dilate(region, np.ones((2 * RIM + 1,) * 2, np.uint8))
-        found = cv2.goodFeaturesToTrack(self._seen, MOST_CORNERS, QUALITY, SPACING, mask=around)
+        channels = [np.ascontiguousarray(self._seen[..., channel]) for channel in range(3)]
+        clearest = max(channels, key=lambda channel: cv2.cornerMinEigenVal(channel, 3)[around > 0].max())
+        found = cv2.goodFeaturesToTrack(clearest, MOST_CORNERS, QUALITY, SPACING, mask=around)
         corners = np.zeros((0, 2), np.float32) if found is None else np.asarray(found, np.float32).reshape(-1, 2)
         return _Key(self._motion, corners, max(LEAST_CORNERS, len(corners) // 2))
 

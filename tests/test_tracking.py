@@ -61,6 +61,18 @@ def test_a_plain_square_is_followed_by_its_corners() -> None:
         assert overlap(tracker.mask(), square_mask(step)) > 0.85
 
 
+def test_a_thing_as_bright_as_its_ground_is_followed_by_its_colour() -> None:
+    def frame(step: int) -> np.ndarray:
+        return np.where(square_mask(step)[..., None], (210, 40, 40), (91, 91, 91)).astype(np.uint8)
+
+    grey = cv2.cvtColor(frame(0), cv2.COLOR_RGB2GRAY)
+    assert np.ptp(grey) == 0
+    tracker = Tracker(frame(0), square_mask(0))
+    for step in range(5, 60, 5):
+        assert tracker.follow(frame(step))
+        assert overlap(tracker.mask(), square_mask(step)) > 0.85
+
+
 def test_what_is_covered_for_a_moment_is_found_again() -> None:
     film = Film()
     tracker = Tracker(*film[0])

@@ -57,10 +57,10 @@ def test_only_the_newest_waiting_frame_is_answered(gar: Gar, monkeypatch: pytest
     outcomes, gate, begun = Outcomes(), threading.Event(), threading.Event()
     opened = gar.open
 
-    def held(image: object) -> object:
+    def held(*arguments: object) -> object:
         begun.set()
         assert gate.wait(30)
-        return opened(image)  # type: ignore[arg-type]
+        return opened(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(gar, "open", held)
     with LiveAnswers(gar, outcomes) as live:
