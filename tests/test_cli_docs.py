@@ -26,5 +26,8 @@ def test_options_have_their_values_defaults_and_help() -> None:
     assert (
         rows["--max-new-tokens"] == "| `--max-new-tokens` | whole number from 1 | `1024` | Longest answer, in tokens. |"
     )
-    assert rows["--backend"].split(" | ")[1:3] == ["`auto`, `onnxruntime`, `tensorrt`, `tensorrt_rtx`", "`auto`"]
+    assert rows["--backend"].split(" | ")[1:3] == [
+        "`auto`, `onnxruntime`, `cuda`, `tensorrt`, `tensorrt_rtx`",
+        "`auto`",
+    ]
     assert rows["--realtime"].split(" | ")[1:3] == ["", ""]
