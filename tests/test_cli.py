@@ -117,7 +117,7 @@ USAGE = {
     "too many tiles": (("--mask", "cup.png", "--max-tiles", "99999999"), "at most 254 fit"),
     "negative seed": (("--mask", "cup.png", "--temperature", "1", "--seed", "-1"), "seed must be 0 or more"),
     "unknown option": (("--mask", "cup.png", "--colour"), "--colour"),
-    "unknown backend": (("--mask", "cup.png", "--backend", "cuda"), "'cuda'"),
+    "unknown backend": (("--mask", "cup.png", "--backend", "vulkan"), "'vulkan'"),
 }
 
 

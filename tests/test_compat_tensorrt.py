@@ -16,8 +16,8 @@ from gar_edge.models.standin import random_checkpoint_of
 trt = pytest.importorskip("tensorrt_rtx", reason=from_dev("tensorrt-rtx"))
 
 # Smallest, usual and largest value of each dimension that varies.
-PREFILL = {"batch": (1, 1, 1), "length": (1, 64, 128), "past": (0, 0, 128), TOTAL: (1, 64, 256)}
-DECODE = {"batch": (1, 1, 1), "length": (1, 1, 1), "past": (1, 200, 255), TOTAL: (2, 201, 256)}
+PREFILL = {"batch": (1, 1, 1), "length": (1, 64, 128), "past": (0, 0, 128), TOTAL: (1, 64, 256), "selected": (1, 1, 4)}
+DECODE = {"batch": (1, 1, 1), "length": (1, 1, 1), "past": (1, 200, 255), TOTAL: (2, 201, 256), "selected": (1, 1, 1)}
 
 
 @pytest.mark.parametrize("precision", [Precision.FP32, Precision.FP16, Precision.INT8])

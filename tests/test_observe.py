@@ -53,7 +53,8 @@ def forward(checkpoint: Checkpoint, decoder: torch.nn.Module, embeds: Tensor) ->
     text, index = checkpoint.config.text, torch.tensor([0])
     caches = [torch.zeros(1, text.kv_heads, len(embeds), text.head_dim) for _ in range(2 * text.layers)]
     with torch.inference_mode():
-        return decoder(embeds[None], index, causal_mask(index, len(embeds), len(embeds)), caches)[0][0]
+        last = torch.tensor([len(embeds) - 1])
+        return decoder(embeds[None], index, causal_mask(index, len(embeds), len(embeds)), last, caches)[0][0]
 
 
 def test_features_are_the_encoders_and_embeddings_the_prompts(

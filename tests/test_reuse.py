@@ -85,14 +85,14 @@ def test_the_same_question_again(gar: Gar, picture: np.ndarray, masks: dict[str,
     assert same(again, first)
 
 
-def test_a_longer_answer_than_there_is_room_for_starts_anew(
+def test_a_longer_answer_goes_on_in_a_cache_that_grows(
     gar: Gar, tiny_bundle: Path, picture: np.ndarray, masks: dict[str, np.ndarray]
 ) -> None:
     scene = gar.open(picture)
     scene.describe(masks["left"], options=OPTIONS)
     longer = Options(max_new_tokens=200)
     answer = scene.describe(masks["left"], options=longer)
-    assert answer.reuse.tokens_reused == 0
+    assert answer.reuse.tokens_prefilled == 1
     assert answer.tokens == Gar.load(tiny_bundle).open(picture).describe(masks["left"], options=longer).tokens
 
 

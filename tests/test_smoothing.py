@@ -97,7 +97,7 @@ def test_smoothing_leaves_the_decoder_equal(checkpoint: Checkpoint) -> None:
     index = torch.tensor([0])
     caches = [torch.zeros(1, text.kv_heads, 12, text.head_dim) for _ in range(2 * text.layers)]
     with torch.inference_mode():
-        inputs = (gaussian(1, 9, text.hidden), index, causal_mask(index, 9, 12), caches)
+        inputs = (gaussian(1, 9, text.hidden), index, causal_mask(index, 9, 12), torch.tensor([8]), caches)
         wanted = loaded(Decoder, text, recipes, source)(*inputs)[0]
         assert close(loaded(Decoder, text, smoothed, source)(*inputs)[0], wanted)
         plain = changed(smoothed, recipes, source) ^ recipes.keys()
