@@ -16,7 +16,7 @@ from gar_edge.runtime.errors import GarBackendError
 from gar_edge.runtime.manifest import Manifest
 from gar_edge.runtime.onnxruntime_session import OnnxRuntimeSession, Placed, import_onnxruntime, load_graph
 from gar_edge.runtime.tensorrt.cuda import DEVICE, Cuda
-from gar_edge.runtime.tensorrt.memory import DeviceBuffer, Stream, device_buffer
+from gar_edge.runtime.tensorrt.memory import DeviceBuffer, OnDevice, Stream, device_buffer
 
 CUDA = "CUDAExecutionProvider"
 OLDEST = (1, 28)  # that has a CUDA kernel for every operator of the graphs: those before copy to the processor and back
@@ -48,7 +48,7 @@ class CudaProviderSession(OnnxRuntimeSession):
             self._session.run_with_iobinding(binding, self._run_options)
 
 
-class CudaProviderBackend:
+class CudaProviderBackend(OnDevice):
     """A bundle's graphs in ONNX Runtime on the first visible GPU."""
 
     name = "cuda"
@@ -62,8 +62,7 @@ class CudaProviderBackend:
         _load_libraries(self._ort)
         self._folder = folder
         self._manifest = manifest
-        self._cuda = cuda
-        self._stream = Stream(cuda, "use a smaller or quantised bundle, fewer tiles or fewer new tokens")
+        super().__init__(cuda, "use a smaller or quantised bundle, fewer tiles or fewer new tokens")
 
     def session(self, graph: str) -> Session:
         path = self._folder / self._manifest.graphs[graph].files[0]
@@ -76,15 +75,6 @@ class CudaProviderBackend:
         run_options = self._ort.RunOptions()
         run_options.add_run_config_entry("disable_synchronize_execution_providers", "1")
         return CudaProviderSession(graph, session, self._stream, run_options)
-
-    def free_memory(self) -> int:
-        return self._cuda.free_memory()
-
-    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceBuffer:
-        return DeviceBuffer.new(self._stream, shape, dtype)
-
-    def zeros(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceBuffer:
-        return DeviceBuffer.zeros(self._stream, shape, dtype)
 
     def _session_options(self) -> Any:
         options = self._ort.SessionOptions()

@@ -7,6 +7,7 @@ import venv
 from pathlib import Path
 
 import pytest
+from needs import PACKAGE_INDEX
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
@@ -33,7 +34,7 @@ def clean_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", f"{ROOT}[cpu]"]
     done = subprocess.run(install, capture_output=True, text=True, check=False)
     if done.returncode and "No matching distribution" in done.stderr:
-        pytest.skip("no package index can be reached, from which gar-edge[cpu] could be installed")
+        pytest.skip(PACKAGE_INDEX)
     assert done.returncode == 0, done.stderr
     return python
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from needs import GREEK_FONT
 from PIL import Image, ImageFont
 
 from gar_edge.runtime import overlay
@@ -87,7 +88,7 @@ def test_what_a_font_draws_is_drawn(text: str) -> None:
         try:
             ImageFont.truetype("DejaVuSans.ttf", 16)
         except OSError:
-            pytest.skip("DejaVu Sans is not installed here")
+            pytest.skip(GREEK_FONT)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         font = overlay._font(text, 16)

@@ -7,21 +7,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from gar_edge.runtime.backend import Session
 from gar_edge.runtime.errors import GarBackendError
 from gar_edge.runtime.manifest import Manifest
 from gar_edge.runtime.tensorrt.cuda import Cuda
 from gar_edge.runtime.tensorrt.engines import Engine
 from gar_edge.runtime.tensorrt.installed import Library
-from gar_edge.runtime.tensorrt.memory import DeviceBuffer, Scratch, Stream
+from gar_edge.runtime.tensorrt.memory import OnDevice, Scratch
 from gar_edge.runtime.tensorrt.replay import load_plugin
 from gar_edge.runtime.tensorrt.runtime_cache import RuntimeCache
 from gar_edge.runtime.tensorrt.session import Shared, TensorRtSession
 
 
-class TensorRtBackend:
+class TensorRtBackend(OnDevice):
     """A bundle's engines on the first visible GPU."""
 
     def __init__(
@@ -37,8 +35,7 @@ class TensorRtBackend:
         self._library = library
         self._manifest = manifest
         self._engines = engines
-        self._cuda = cuda
-        self._stream = Stream(
+        super().__init__(
             cuda, "ask with fewer tiles, or build smaller engines with gar-engine build --capacity or --max-tiles"
         )
         self._shared = Shared(self._stream, Scratch(self._stream), kernels)
@@ -53,15 +50,6 @@ class TensorRtBackend:
         return TensorRtSession(
             graph, self._library, loaded, self._manifest.graphs[graph], record.recipe.plan, self._shared
         )
-
-    def free_memory(self) -> int:
-        return self._cuda.free_memory()
-
-    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceBuffer:
-        return DeviceBuffer.new(self._stream, shape, dtype)
-
-    def zeros(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceBuffer:
-        return DeviceBuffer.zeros(self._stream, shape, dtype)
 
     def _load(self, file: Path) -> Any:
         # Mapped, not read: on a Jetson the file's pages and the GPU's copy share one memory.

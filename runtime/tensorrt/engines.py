@@ -150,7 +150,7 @@ def _build(
         bytes=memoryview(engine).nbytes,
         build_seconds=round(time.perf_counter() - begin, 1),
         created_by=f"gar-edge {version('gar-edge')}",
-        plugin_file=str(replay.library.resolve()) if plugin and replay.library is not None else None,
+        plugin_file=str(replay.plugin.resolve()) if plugin and replay.plugin is not None else None,
     )
     store.put(record, engine)
     return record

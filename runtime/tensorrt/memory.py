@@ -267,3 +267,21 @@ def _view(block: Block, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     size = math.prod(shape) * dtype.itemsize
     memory = memoryview((ctypes.c_uint8 * size).from_address(block.address))
     return np.frombuffer(memory, dtype).reshape(shape)
+
+
+class OnDevice:
+    """What the back ends of a GPU share: one stream, and buffers in the memory behind it."""
+
+    def __init__(self, cuda: Cuda, remedy: str) -> None:
+        """remedy: as in `Stream`."""
+        self._cuda = cuda
+        self._stream = Stream(cuda, remedy)
+
+    def free_memory(self) -> int:
+        return self._cuda.free_memory()
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceBuffer:
+        return DeviceBuffer.new(self._stream, shape, dtype)
+
+    def zeros(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceBuffer:
+        return DeviceBuffer.zeros(self._stream, shape, dtype)

@@ -26,24 +26,24 @@ _PLUGIN = ("RoiReplay", "1", "gar")
 
 @dataclass(frozen=True)
 class Replay:
-    """A form of the replay. library: the C++ plugin's file; None for the other forms."""
+    """A form of the replay. plugin: the C++ plugin's file; None for the other forms."""
 
     form: ReplayForm = ReplayForm.PORTABLE
-    library: Path | None = None
+    plugin: Path | None = None
 
     @classmethod
-    def of(cls, form: ReplayForm | None, library: Path | None) -> Replay:
+    def of(cls, form: ReplayForm | None, plugin: Path | None) -> Replay:
         """What was asked for; without a form, the C++ plugin where its library is named, else the portable body.
 
-        `GarBackendError` where form and library contradict each other.
+        `GarBackendError` where form and plugin contradict each other.
         """
         if form is None:
-            form = ReplayForm.PORTABLE if library is None else ReplayForm.PLUGIN
-        if form is ReplayForm.PLUGIN and library is None:
+            form = ReplayForm.PORTABLE if plugin is None else ReplayForm.PLUGIN
+        if form is ReplayForm.PLUGIN and plugin is None:
             raise GarBackendError("the C++ plugin is a library: name it with --plugin-library (export/plugin makes it)")
-        if form is not ReplayForm.PLUGIN and library is not None:
+        if form is not ReplayForm.PLUGIN and plugin is not None:
             raise GarBackendError(f"--plugin-library belongs to --replay plugin, not to {form.value}")
-        return cls(form, library)
+        return cls(form, plugin)
 
     @property
     def is_plugin(self) -> bool:
@@ -51,8 +51,8 @@ class Replay:
 
     def digest(self) -> str | None:
         """SHA-256 of what takes the body's place: the library, or the kernel's sources; None for the body itself."""
-        if self.library is not None:
-            return sha256(self.library)
+        if self.plugin is not None:
+            return sha256(self.plugin)
         return _sources_digest() if self.form is ReplayForm.AOT else None
 
     def prepare(self, library: Library) -> None:
@@ -65,8 +65,8 @@ class Replay:
                 )
             return
         _refuse_rtx(library)
-        if self.library is not None:
-            load_plugin(library, self.library)
+        if self.plugin is not None:
+            load_plugin(library, self.plugin)
         else:
             register_replay_plugin()
 
