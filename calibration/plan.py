@@ -31,7 +31,8 @@ class SitePlan:
     step: the activation's int8 scale, what one of its 255 steps stands for (scheme int8). smooth: [C] what the input
     is divided by upstream, and the weights' rows multiplied by. importance: [C] mean squares of the smoothed input,
     the weights of int4's rounding errors. alpha: how much of the range moved from activations into weights.
-    snr_db: signal over quantisation noise of the outputs on calibration rows. top: largest |x| seen, after smoothing.
+    snr_db: signal over quantisation noise of the outputs (of a wide layer: of some) on calibration rows. top: largest
+    |x| seen, after smoothing.
     """
 
     site: Site

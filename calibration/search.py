@@ -17,6 +17,7 @@ from gar_edge.calibration.sites import HEAD, Site
 from gar_edge.calibration.thresholds import threshold
 
 ROWS = 128  # calibration rows on which a candidate is judged
+JUDGED_COLUMNS = 1024  # of each weight, drawn at random: the error is a mean, and searching all of the 8B takes hours
 SMOOTH_ALPHAS = (0.4, 0.5, 0.6, 0.7, 0.85)
 AWQ_ALPHAS = (0.2, 0.35, 0.5, 0.65, 0.8)
 LEAST = 1e-5  # relative to a vector's largest: channels that are never used are scaled like nearly unused ones
@@ -43,12 +44,14 @@ class Search:
             scheme = Scheme.INT8
         rows = statistics.rows
         rows = rows[:: max(1, len(rows) // ROWS)]
+        widest = torch.stack([weight.abs().amax(dim=1) for weight in matrices]).amax(dim=0)
+        matrices = [_some_columns(weight) for weight in matrices]
         expected = [rows @ weight for weight in matrices]
         best = _judged(SitePlan(site, scheme), rows, matrices, expected)
         if self.smooth and site.fold is not None:
             alphas = SMOOTH_ALPHAS if scheme is Scheme.INT8 else AWQ_ALPHAS
             for alpha in alphas:
-                scale = site.fold.shared(_scale(scheme, statistics, matrices, alpha))
+                scale = site.fold.shared(_scale(scheme, statistics, widest, alpha))
                 candidate = SitePlan(site, scheme, smooth=scale, alpha=alpha)
                 candidate = _judged(candidate, rows, matrices, expected)
                 best = max(best, candidate, key=lambda plan: plan.snr_db)
@@ -71,11 +74,20 @@ def as_half(step: float) -> float:
     return float(np.clip(np.float16(step), np.finfo(np.float16).tiny, np.finfo(np.float16).max))
 
 
-def _scale(scheme: Scheme, statistics: ChannelHistogram, matrices: list[Tensor], alpha: float) -> Tensor:
+def _some_columns(weight: Tensor) -> Tensor:
+    """At most `JUDGED_COLUMNS` of [in, out], the same at every call; all of fewer."""
+    columns = weight.shape[1]
+    if columns <= JUDGED_COLUMNS:
+        return weight
+    drawn = torch.randperm(columns, generator=torch.Generator().manual_seed(0))[:JUDGED_COLUMNS]
+    return weight[:, drawn.sort().values]
+
+
+def _scale(scheme: Scheme, statistics: ChannelHistogram, widest: Tensor, alpha: float) -> Tensor:
+    """By how much each input channel [in] is divided; widest [in]: its largest weight."""
     if scheme is Scheme.INT4:
         scale = _floored(statistics.rows.abs().mean(dim=0)) ** alpha
     else:
-        widest = torch.stack([weight.abs().amax(dim=1) for weight in matrices]).amax(dim=0)
         scale = _floored(statistics.amax) ** alpha / _floored(widest) ** (1 - alpha)
     # Centred on 1, so that float16 holds the folded norm as well as the plain one; 2^-6…2^6 keeps it there.
     return (scale / (scale.max() * scale.min()).sqrt()).clamp(2.0**-6, 2.0**6)

@@ -74,7 +74,10 @@ class DecoderLayer(nn.Module):
     def forward(
         self, x: Tensor, angles: tuple[Tensor, Tensor], bias: Tensor, write_index: Tensor, key: Tensor, value: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """X [B,S,C] through the layer, and the caches [B,KV,capacity,d] with its keys and values written in."""
+        """X [B,S,C] through the layer, and the caches [B,KV,capacity,d] with its keys and values written in.
+
+        bias [B,1,S*H/KV,capacity], from `Decoder.prepare`.
+        """
         query, new_key, new_value = self.attn.project(self.input_norm(x), *angles)
         key = ops.scatter_cache(key, new_key, write_index)
         value = ops.scatter_cache(value, new_value, write_index)
@@ -110,6 +113,7 @@ class Decoder(nn.Module):
 
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
+        self.groups = config.heads // config.kv_heads
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.layers))
         self.norm = RMSNorm(config.hidden, config.norm_eps)
         self.head = nn.Parameter(torch.empty(config.vocab, config.hidden))
@@ -144,11 +148,18 @@ class Decoder(nn.Module):
         return *self.predict(x, select), *updated
 
     def prepare(self, x: Tensor, write_index: Tensor, attention_mask: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
-        """What every layer takes beside x [B,S,C]: the positions' angles, and the mask as an additive bias."""
+        """What every layer takes beside x [B,S,C]: the positions' angles, and the mask as an additive bias.
+
+        attention_mask [B,1,S,K]; bias [B,1,S*H/KV,K], made once for all layers.
+        """
         steps = torch.arange(x.shape[1], device=x.device)
         angles = self.angles(write_index[:, None] + steps, x.dtype)
         # A finite floor, and room for a score below it: -inf would turn a row without any visible slot into NaN.
-        return angles, torch.where(attention_mask, 0.0, torch.finfo(x.dtype).min / 2).to(x.dtype)
+        return angles, self.spread(torch.where(attention_mask, 0.0, torch.finfo(x.dtype).min / 2).to(x.dtype))
+
+    def spread(self, bias: Tensor) -> Tensor:
+        """A row of bias [B,1,S,K] for every query that shares a key, in `ops.attention`'s order."""
+        return bias.repeat(1, 1, self.groups, 1)
 
     def predict(self, x: Tensor, select: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [N,V] and likeliest tokens [N] after the selected rows [N] of the last layer's output [B,S,C]."""
@@ -158,10 +169,6 @@ class Decoder(nn.Module):
 
 class AppendingDecoder(Decoder):
     """The same decoder in ordinary operators. A cache's positions lie in one row, so a beginning of it is a view."""
-
-    def __init__(self, config: TextConfig) -> None:
-        super().__init__(config)
-        self.groups = config.heads // config.kv_heads
 
     def forward(
         self, inputs_embeds: Tensor, position: Tensor, attention_mask: Tensor, select: Tensor, past: list[Tensor]
@@ -176,13 +183,16 @@ class AppendingDecoder(Decoder):
         """
         x = inputs_embeds
         angles, bias = self.prepare(x, position, attention_mask)
-        bias = bias.repeat_interleave(self.groups, dim=2)  # once for all layers
         present: list[Tensor] = []
         for index, module in enumerate(self.layers):
             layer = cast(DecoderLayer, module)
             x, key, value = layer.append(x, angles, bias, *past[2 * index : 2 * index + 2])
             present += [key, value]
         return *self.predict(x, select), *present
+
+    def spread(self, bias: Tensor) -> Tensor:
+        """The same in `ops.grouped_attention`'s order, heads behind positions."""
+        return bias.repeat_interleave(self.groups, dim=2)
 
 
 def causal_mask(write_index: Tensor, length: int, capacity: int) -> Tensor:

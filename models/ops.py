@@ -53,11 +53,16 @@ def scatter_cache(cache: Tensor, update: Tensor, write_index: Tensor) -> Tensor:
 def attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
     """Grouped-query attention with an additive bias and scale 1/sqrt(D).
 
-    query [B,H,S,D]; key, value [B,H/g,K,D]; bias broadcastable to [B,H,S,K] -> [B,H,S,D].
+    query [B,H,S,D]; key, value [B,H/g,K,D]; bias broadcastable to [B,H/g,g*S,K] -> [B,H,S,D]. The g heads that share a
+    key lie in one row of memory, so they are g*S queries of one head: each key is read once, not g times.
     """
+    groups = query.shape[1] // key.shape[1]
+    rows = query.unflatten(1, (-1, groups)).flatten(2, 3)
     if torch.compiler.is_exporting():
-        return _node("Attention", [query, key, value, bias], query, list(query.shape))
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, enable_gqa=True)
+        attended = _node("Attention", [rows, key, value, bias], rows, list(rows.shape))
+    else:
+        attended = F.scaled_dot_product_attention(rows, key, value, attn_mask=bias)
+    return attended.unflatten(2, (groups, -1)).flatten(1, 2)
 
 
 def grouped_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:

@@ -80,6 +80,11 @@ class Backend(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def prefill_chunk(self) -> int:
+        """Positions of a prompt that one run best takes: it bounds activations and scores whatever the length."""
+        ...
+
     def session(self, graph: str) -> Session:
         """Load one of the bundle's graphs by name; `GarBackendError` where the engine refuses it."""
         ...

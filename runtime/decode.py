@@ -11,7 +11,6 @@ from gar_edge.runtime.in_place import InPlaceSequence
 from gar_edge.runtime.manifest import Manifest
 from gar_edge.runtime.sequence import TokenSequence, round_up
 
-PREFILL_CHUNK = 512  # positions per prefill run: bounds activations and scores whatever the prompt's length
 SELECTED_AT_ONCE = 16  # positions that one run may predict behind: a speculated continuation and the token before it
 _BATCH_AXIS, _LENGTH_AXIS, _CAPACITY_AXIS = 0, 1, 3  # of inputs_embeds [B,S,C], of attention_mask [B,1,S,capacity]
 
@@ -35,7 +34,9 @@ class DecoderRunner:
         self.longest = min(self.dims.context, self.built_capacity or self.dims.context)
         # The appending form lays positions first, so that a past is a view; several sequences would need copies.
         self.batches = not self.graph.appends and self.session.limit("inputs_embeds", _BATCH_AXIS) != 1
-        self.chunk = min(PREFILL_CHUNK, self.session.limit("inputs_embeds", _LENGTH_AXIS) or PREFILL_CHUNK)
+        self.chunk = min(
+            backend.prefill_chunk, self.session.limit("inputs_embeds", _LENGTH_AXIS) or backend.prefill_chunk
+        )
 
     def capacity_for(self, length: int) -> int:
         """Positions that a sequence of `length` may come to have; an engine may know only one size.

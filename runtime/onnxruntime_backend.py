@@ -70,6 +70,7 @@ class OnnxRuntimeBackend:
     """Loads a bundle's graphs into ONNX Runtime; `threads` 0 lets it use every core."""
 
     name = "onnxruntime"
+    prefill_chunk = 256  # attention also computes what the mask hides: half of a chunk's own scores
 
     def __init__(self, folder: Path, manifest: Manifest, threads: int = 0) -> None:
         self._ort = import_onnxruntime()

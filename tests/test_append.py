@@ -30,6 +30,7 @@ class FakeEngine:
     """
 
     name = "fake"
+    prefill_chunk = 512
 
     def __init__(self) -> None:
         self.allocated: list[tuple[int, ...]] = []

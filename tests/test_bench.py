@@ -127,9 +127,18 @@ def test_the_work_of_the_released_1b_is_its_known_count() -> None:
     assert work.decoder_token == 2 * 16 * (2 * 2048 * 64 * 40 + 3 * 2048 * 8192)
 
 
-def test_a_soak_that_leaks_nothing_passes(half_nano: Path) -> None:
-    text = bench("-m", str(half_nano), "--soak", "0.02")
+def test_a_minute_of_soak_changes_no_answer_and_grows_no_memory(half_nano: Path) -> None:
+    text = bench("-m", str(half_nano), "--soak", "1")
     assert "0 changed" in text
+
+
+def test_the_record_of_a_soak_stays_small_and_even() -> None:
+    history = soak.History()
+    for number in range(3 * soak.KEPT):
+        history.add((float(number), 0.0, 0))
+    kept = [int(row[0]) for row in history.rows]
+    assert history.answers == 3 * soak.KEPT
+    assert kept == list(range(0, 3 * soak.KEPT, 4))
 
 
 def test_a_soak_notices_a_changed_answer_and_grown_memory(half_nano: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,9 +41,12 @@ def test_json_has_every_field(scene: Path, tiny_bundle: Path) -> None:
     done = run(scene, "photo.png", "--mask", "cup.png", "-m", tiny_bundle, "--max-new-tokens", "4", "--json")
     assert (done.returncode, done.stderr) == (0, "")
     answer = json.loads(done.stdout)
-    assert set(answer) == {"text", "tokens", "finish_reason", "prompt_tokens", "grid", "timings_ms", "model"}
+    assert set(answer) == {"text", "tokens", "finish_reason", "prompt_tokens", "grid", "timings_ms", "reuse", "model"}
     assert set(answer["timings_ms"]) == {"preprocess", "encode", "replay", "prefill", "decode", "first_token", "total"}
     assert (len(answer["tokens"]), answer["finish_reason"], answer["model"]) == (4, "length", "tiny-fp32")
+    columns, rows = answer["grid"]
+    computed = (answer["reuse"]["tiles_encoded"], answer["reuse"]["tokens_prefilled"])
+    assert computed == (columns * rows + 1, answer["prompt_tokens"])
 
 
 def test_text_and_json_say_the_same(scene: Path, tiny_bundle: Path) -> None:

@@ -208,7 +208,7 @@ def test_answers_are_the_standard_decoders(
     compat_bundle: Path, picture: np.ndarray, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Token for token, with as much reused; also where a prompt is prefilled in many chunks."""
-    monkeypatch.setattr("gar_edge.runtime.decode.PREFILL_CHUNK", chunk)
+    monkeypatch.setattr("gar_edge.runtime.onnxruntime_backend.OnnxRuntimeBackend.prefill_chunk", chunk)
     masks = [np.zeros(picture.shape[:2], bool) for _ in range(2)]
     masks[0][5:30, 5:30] = masks[1][60:85, 100:125] = True
     standard, compat = (talk(Gar.load(compat_bundle, decoder=kind), picture, *masks) for kind in ("standard", "compat"))

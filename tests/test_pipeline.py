@@ -96,7 +96,7 @@ def test_chunked_prefill_gives_the_same_answer(
     mask = rectangle(picture, 0.2, 0.2, 0.7, 0.8)
     options = Options(max_new_tokens=12)
     whole = Gar.load(tiny_bundle).open(picture).describe(mask, options=options)
-    monkeypatch.setattr("gar_edge.runtime.decode.PREFILL_CHUNK", 17)
+    monkeypatch.setattr("gar_edge.runtime.onnxruntime_backend.OnnxRuntimeBackend.prefill_chunk", 17)
     assert Gar.load(tiny_bundle).open(picture).describe(mask, options=options).tokens == whole.tokens
     assert whole.prompt_tokens > 17
 

@@ -155,3 +155,10 @@ def test_int4_knows_which_rows_matter() -> None:
         found = scaled @ int4_blocks(matrix, 64, plan.importance).dequantised()
         wanted = (x @ weights["fc1.weight"]).numpy().astype(np.float64)
         assert decibels(found.numpy(), wanted) == pytest.approx(plan.snr_db, abs=0.05)
+
+
+def test_a_wide_layer_is_judged_on_some_of_its_outputs() -> None:
+    x, weight = outlying(FEW), gaussian(CHANNELS, 5000, seed=5) * 0.05
+    plan = Search(Calibrator.MSE).plan(foldable(), statistics_of(x), {"fc1.weight": weight}, Scheme.INT8)
+    assert plan.smooth is not None
+    assert plan.snr_db == pytest.approx(decibels(computed(plan, x, weight), (x @ weight).numpy()), abs=0.3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,8 @@ from gar_edge.runtime.sampling import Options
 
 SCENES, REGIONS = 3, 4
 WARM = 0.2  # of the time: caches fill, allocators settle
+LEAST = 10  # answers behind it
+KEPT = 4096  # answers whose figures are held: a record that grew for hours would be the leak that it looks for
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,23 @@ class Drift:
     latency: float
 
 
+@dataclass
+class History:
+    """Figures of many answers in bounded memory: whenever it is full, every other one is dropped."""
+
+    rows: list[tuple[float, float, int]] = field(default_factory=list)  # when, seconds of an answer, resident bytes
+    _every: int = 1
+    answers: int = 0
+
+    def add(self, row: tuple[float, float, int]) -> None:
+        if self.answers % self._every == 0:
+            self.rows.append(row)
+        self.answers += 1
+        if len(self.rows) == KEPT:
+            self.rows = self.rows[::2]
+            self._every *= 2
+
+
 def soak(gar: Gar, seconds: float, tick: Callable[[float], None]) -> Drift:
     """Ask about regions of a few pictures in turn; `tick` hears how much of the time has passed, 0 to 1."""
     random, side = np.random.default_rng(1), gar.manifest.preprocess.tile
@@ -42,33 +61,34 @@ def soak(gar: Gar, seconds: float, tick: Callable[[float], None]) -> Drift:
         mask[side // 4 : side // 2, index * side // REGIONS : (index + 1) * side // REGIONS] = True
         masks.append(mask)
     known: dict[tuple[int, int], tuple[int, ...]] = {}
-    history: list[tuple[float, int]] = []  # seconds of an answer, resident bytes after it
-    changed, begin, warmed = 0, time.perf_counter(), 0
+    history = History()
+    changed, begin, rounds, warm = 0, time.perf_counter(), 0, 0
     least = 2 * SCENES * REGIONS  # every question twice: there must be something to compare
-    while (elapsed := time.perf_counter() - begin) < seconds or len(history) < max(warmed + 10, least):
-        which = len(history) % SCENES
+    while (elapsed := time.perf_counter() - begin) < seconds or history.answers < max(warm + LEAST, least):
+        which = rounds % SCENES
         scene = gar.open(pictures[which])
         for number, mask in enumerate(masks):
             start = time.perf_counter()
             tokens = scene.describe(mask, options=Options(16)).tokens
-            history.append((time.perf_counter() - start, resident()))
+            history.add((elapsed, time.perf_counter() - start, resident()))
             changed += known.setdefault((which, number), tokens) != tokens
+        rounds += 1
         if elapsed < WARM * seconds:
-            warmed = len(history)
+            warm = history.answers
         tick(min(elapsed / seconds, 1.0))
-    steady = history[warmed:]
+    steady = [row for row in history.rows if row[0] >= WARM * seconds]
     fifth = max(1, len(steady) // 5)
     early, late = steady[:fifth], steady[-fifth:]
     return Drift(
-        answers=len(history),
+        answers=history.answers,
         changed=changed,
-        rss_bytes=history[-1][1],
-        memory=_median(late, 1) / max(_median(early, 1), 1) - 1,
-        latency=_median(late, 0) / _median(early, 0) - 1,
+        rss_bytes=history.rows[-1][2],
+        memory=_median(late, 2) / max(_median(early, 2), 1) - 1,
+        latency=_median(late, 1) / _median(early, 1) - 1,
     )
 
 
-def _median(history: list[tuple[float, int]], column: int) -> float:
+def _median(history: list[tuple[float, float, int]], column: int) -> float:
     return statistics.median(row[column] for row in history)
 
 

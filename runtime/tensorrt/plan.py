@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from gar_edge.runtime.decode import PREFILL_CHUNK, SELECTED_AT_ONCE
+from gar_edge.runtime.decode import SELECTED_AT_ONCE
 from gar_edge.runtime.encode import TILES_AT_ONCE
 from gar_edge.runtime.errors import GarBackendError
 from gar_edge.runtime.manifest import Graph, Manifest
 from gar_edge.runtime.sequence import round_up
+from gar_edge.runtime.tensorrt.memory import PREFILL_CHUNK
 
 TEXT_TOKENS = 256  # room for a prompt's words, beside tiles and regions
 NEW_TOKENS = 256  # room for an answer after the longest prompt; after shorter prompts there is more

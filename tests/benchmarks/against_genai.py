@@ -1,0 +1,108 @@
+"""A bundle's decoder against onnxruntime-genai's build of the same Llama, on the processor.
+
+    python tests/benchmarks/against_genai.py -m BUNDLE --size 1b --precision int8 --install
+
+onnxruntime-genai's own builder makes its model from random weights, once, into `--peer`: weights in blocks of 32 and
+products of int8, its defaults for processors. Both prefill as many tokens and decode as many greedily, in turn.
+`--install` adds onnxruntime-genai to this Python environment.
+"""
+
+from __future__ import annotations
+
+import enum
+import importlib.util
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from llama import llama_config
+from side_by_side import Times, Work, compare
+
+from gar_edge.models.config import TextConfig, parse_config
+from gar_edge.models.sizes import Size
+
+PACKAGES = ("onnxruntime-genai", "onnx-ir", "tqdm")  # with what its builder imports
+
+
+class PeerPrecision(enum.StrEnum):
+    INT8 = "int8"
+    INT4 = "int4"
+
+
+class Genai:
+    """A model of onnxruntime-genai's builder."""
+
+    def __init__(self, folder: Path, vocab: int) -> None:
+        import onnxruntime_genai
+
+        self._library: Any = onnxruntime_genai
+        self._model = onnxruntime_genai.Model(str(folder))
+        self._vocab = vocab
+
+    def round(self, work: Work) -> Times:
+        params = self._library.GeneratorParams(self._model)
+        most = work.tokens + work.steps + 1
+        params.set_search_options(max_length=most, min_length=most, do_sample=False, batch_size=1)
+        generator = self._library.Generator(self._model, params)
+        started = time.perf_counter()
+        generator.append_tokens([token % min(1000, self._vocab) for token in range(work.tokens)])
+        generator.generate_next_token()
+        prefilled = time.perf_counter()
+        for _ in range(work.steps):
+            generator.generate_next_token()
+        return Times(prefilled - started, time.perf_counter() - prefilled)
+
+
+def build_peer(text: TextConfig, precision: PeerPrecision, folder: Path) -> None:
+    """Random weights as a checkpoint of transformers, then the builder as its users call it."""
+    from tokenizers import Tokenizer, models
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+    builder = importlib.util.find_spec("onnxruntime_genai.models.builder")
+    assert builder is not None
+    assert builder.origin is not None
+    before = torch.get_default_dtype()
+    with tempfile.TemporaryDirectory(dir=folder.parent) as made:
+        torch.set_default_dtype(torch.bfloat16)
+        try:
+            LlamaForCausalLM(llama_config(text)).save_pretrained(made)
+        finally:
+            torch.set_default_dtype(before)
+        words = Tokenizer(models.WordLevel({"<unk>": 0, "<end>": 1}, unk_token="<unk>"))
+        PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<end>").save_pretrained(made)
+        options = ["-i", made, "-o", str(folder), "-c", made, "-p", precision, "-e", "cpu"]
+        subprocess.run([sys.executable, builder.origin, *options], check=True, stdout=sys.stderr)
+
+
+def main(
+    model: Annotated[Path, typer.Option("-m", "--model")],
+    size: Annotated[Size, typer.Option()] = Size.B1,
+    precision: Annotated[PeerPrecision, typer.Option(help="Of the peer's weights.")] = PeerPrecision.INT8,
+    peer: Annotated[Path | None, typer.Option(help="Folder of its model; it is built where there is none.")] = None,
+    tiles: Annotated[int, typer.Option(min=1, help="Of the picture: they set the prompt's length.")] = 4,
+    new_tokens: Annotated[int, typer.Option(min=2)] = 33,
+    rounds: Annotated[int, typer.Option(min=1, help="After one to warm up.")] = 3,
+    install: Annotated[bool, typer.Option("--install", help="Install onnxruntime-genai first.")] = False,
+) -> None:
+    """Print one JSON object: tokens a second of both, and the bundle's over onnxruntime-genai's."""
+    if install:
+        subprocess.run([sys.executable, "-m", "pip", "install", "-q", *PACKAGES], check=True, stdout=sys.stderr)
+        importlib.invalidate_caches()
+    if importlib.util.find_spec("onnxruntime_genai") is None:
+        raise SystemExit("onnxruntime-genai is not installed: add --install.")
+    text = parse_config(size.preset.config()).text
+    folder = peer or Path(tempfile.gettempdir()) / f"genai-{size.value}-{precision.value}"
+    if not (folder / "genai_config.json").exists():
+        build_peer(text, precision, folder)
+    about = {"name": "onnxruntime-genai", "precision": precision.value, "version": version("onnxruntime-genai")}
+    print(compare(model, Genai(folder, text.vocab), about, tiles, new_tokens, rounds))
+
+
+if __name__ == "__main__":
+    typer.run(main)
