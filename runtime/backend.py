@@ -85,6 +85,11 @@ class Backend(Protocol):
         """Positions of a prompt that one run best takes: it bounds activations and scores whatever the length."""
         ...
 
+    @property
+    def features_at_once(self) -> int:
+        """Features of tiles that one run of the encoder best makes; a tile is never divided."""
+        ...
+
     def session(self, graph: str) -> Session:
         """Load one of the bundle's graphs by name; `GarBackendError` where the engine refuses it."""
         ...

@@ -13,7 +13,7 @@ from gar_edge.runtime.manifest import Manifest
 from gar_edge.runtime.preprocess import normalise
 from gar_edge.runtime.tiling import Grid
 
-TILES_AT_ONCE = 4  # bounds the attention scores' memory: 4 tiles of the 1B take 270 MiB of them in fp32
+TILES_AT_ONCE = 4  # at most: bounds the attention scores' memory, of 4 tiles of the 1B 270 MiB in fp32
 
 
 class VisionRunner:
@@ -24,6 +24,7 @@ class VisionRunner:
         self._manifest = manifest
         self._encoder = backend.session("encoder")
         self._replay = backend.session("roi_replay")
+        self._at_once = min(TILES_AT_ONCE, max(1, backend.features_at_once // manifest.dimensions.tile_tokens))
         self.dtype = np.dtype(manifest.graphs["encoder"].outputs[0].dtype)
         with_thumbnail = self._replay.limit("features", 0)
         self.most_tiles = None if with_thumbnail is None else with_thumbnail - 1  # that an engine was built for
@@ -34,9 +35,9 @@ class VisionRunner:
         """Pixels [T,3,h,w] and mask [T,h,w] -> features [T,P,C]; `check` is called now and then, and may raise."""
         dims = self._manifest.dimensions
         features = self._backend.empty((len(pixels), dims.tile_tokens, dims.hidden), self.dtype)
-        for begin in range(0, len(pixels), TILES_AT_ONCE):
+        for begin in range(0, len(pixels), self._at_once):
             check()
-            end = min(begin + TILES_AT_ONCE, len(pixels))
+            end = min(begin + self._at_once, len(pixels))
             values = normalise(pixels[begin:end], self._manifest.preprocess, self.dtype)
             inputs = {"pixel_values": values, "mask": mask[begin:end, None].astype(self.dtype)}
             self._encoder.bind(inputs, {"features": features.rows(begin, end)})()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from gar_edge.runtime.decode import DecoderRunner
 
 
-STEPS_AHEAD = 256  # slots that decoding adds when it has used up what there is
+STEPS_AHEAD = 64  # slots that decoding adds when it has used up what there is
 
 
 class InPlaceCaches:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
@@ -70,18 +72,32 @@ class OnnxRuntimeBackend:
     """Loads a bundle's graphs into ONNX Runtime; `threads` 0 lets it use every core."""
 
     name = "onnxruntime"
+    features_at_once = 64  # a tile of the 1B keeps all cores busy alone, and four take 650 MB more; nano's are small
     prefill_chunk = 256  # attention also computes what the mask hides: half of a chunk's own scores
 
-    def __init__(self, folder: Path, manifest: Manifest, threads: int = 0) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, threads: int = 0, ahead: Collection[str] = ()) -> None:
+        """ahead: graphs to load at once and side by side: ONNX Runtime packs the weights of each on one core."""
         self._ort = import_onnxruntime()
         self._folder = folder
         self._manifest = manifest
         self._threads = threads
+        self._loading: dict[str, Future[Session]] = {}
+        if ahead:
+            pool = ThreadPoolExecutor(len(ahead), "gar-load")
+            self._loading = {graph: pool.submit(self._load, graph) for graph in ahead}
+            pool.shutdown(wait=False)
 
     def session(self, graph: str) -> Session:
+        loading = self._loading.pop(graph, None)
+        return self._load(graph) if loading is None else loading.result()
+
+    def _load(self, graph: str) -> Session:
         path = self._folder / self._manifest.graphs[graph].files[0]
         options = self._ort.SessionOptions()
         options.intra_op_num_threads = self._threads
+        # An arena keeps its high-water mark, the encoder's scores, through all of decoding; without one, one answer of
+        # the int8 1B peaks 0.4 GB lower, prefill and decode are no slower and encoding takes 3 % longer.
+        options.enable_cpu_mem_arena = options.enable_mem_pattern = False
         return HostSession(graph, load_graph(self._ort, path, options, [CPU]))
 
     def free_memory(self) -> int:

@@ -20,6 +20,7 @@ from gar_edge.runtime.tensorrt.cuda import Cuda, CudaError
 
 ALIGNMENT = 256  # bytes; what TensorRT asks of every tensor's address, and what CUDA gives
 STAGING = 64 << 20  # most bytes of uploads that may wait for the GPU
+FEATURES_AT_ONCE = 1024  # four tiles of the 1B
 PREFILL_CHUNK = 512  # positions that keep a GPU busy for as long as it reads the weights
 _OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation
 
@@ -274,6 +275,7 @@ class OnDevice:
     """What the back ends of a GPU share: one stream, and buffers in the memory behind it."""
 
     prefill_chunk = PREFILL_CHUNK
+    features_at_once = FEATURES_AT_ONCE
 
     def __init__(self, cuda: Cuda, remedy: str) -> None:
         """remedy: as in `Stream`."""

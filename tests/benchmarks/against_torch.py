@@ -22,7 +22,7 @@ from gar_edge.models.sizes import Size
 from gar_edge.models.vision import Encoder
 from gar_edge.models.weights import build_module
 
-TILES_AT_ONCE = 4  # as the runtime does
+TILES_AT_ONCE = 1  # as the runtime does on a processor
 
 
 class Torch:
