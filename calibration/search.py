@@ -17,7 +17,7 @@ from gar_edge.calibration.sites import HEAD, Site
 from gar_edge.calibration.thresholds import threshold
 
 ROWS = 128  # calibration rows on which a candidate is judged
-JUDGED_COLUMNS = 1024  # of each weight, drawn at random: the error is a mean, and searching all of the 8B takes hours
+JUDGED_COLUMNS = 1024  # of a site's widest weight, drawn at random; searching all of the 8B takes hours
 SMOOTH_ALPHAS = (0.4, 0.5, 0.6, 0.7, 0.85)
 AWQ_ALPHAS = (0.2, 0.35, 0.5, 0.65, 0.8)
 LEAST = 1e-5  # relative to a vector's largest: channels that are never used are scaled like nearly unused ones
@@ -34,7 +34,7 @@ class Search:
     def plan(self, site: Site, statistics: ChannelHistogram, weights: Mapping[str, Tensor], scheme: Scheme) -> SitePlan:
         """The best of the candidates for one site; weights float32 by parameter name, [in, out] (the head [out, in]).
 
-        Candidates are judged by the outputs' error on calibration rows: SmoothQuant's
+        Candidates are judged by the outputs' error on calibration rows, of wide weights by some outputs': SmoothQuant's
         s = amax(x)^a / amax(w)^(1-a) for int8 (Xiao et al. 2023), AWQ's s = mean|x|^a for int4 (Lin et al. 2024).
         """
         if not statistics.seen:
@@ -44,14 +44,14 @@ class Search:
             scheme = Scheme.INT8
         rows = statistics.rows
         rows = rows[:: max(1, len(rows) // ROWS)]
-        widest = torch.stack([weight.abs().amax(dim=1) for weight in matrices]).amax(dim=0)
-        matrices = [_some_columns(weight) for weight in matrices]
+        widest = _widest(matrices) if self.smooth and site.fold is not None and scheme is Scheme.INT8 else None
+        matrices = _some_columns(matrices)
         expected = [rows @ weight for weight in matrices]
         best = _judged(SitePlan(site, scheme), rows, matrices, expected)
         if self.smooth and site.fold is not None:
             alphas = SMOOTH_ALPHAS if scheme is Scheme.INT8 else AWQ_ALPHAS
             for alpha in alphas:
-                scale = site.fold.shared(_scale(scheme, statistics, widest, alpha))
+                scale = site.fold.shared(_scale(statistics, widest, alpha))
                 candidate = SitePlan(site, scheme, smooth=scale, alpha=alpha)
                 candidate = _judged(candidate, rows, matrices, expected)
                 best = max(best, candidate, key=lambda plan: plan.snr_db)
@@ -74,18 +74,26 @@ def as_half(step: float) -> float:
     return float(np.clip(np.float16(step), np.finfo(np.float16).tiny, np.finfo(np.float16).max))
 
 
-def _some_columns(weight: Tensor) -> Tensor:
-    """At most `JUDGED_COLUMNS` of [in, out], the same at every call; all of fewer."""
-    columns = weight.shape[1]
-    if columns <= JUDGED_COLUMNS:
-        return weight
-    drawn = torch.randperm(columns, generator=torch.Generator().manual_seed(0))[:JUDGED_COLUMNS]
-    return weight[:, drawn.sort().values]
+def _widest(matrices: list[Tensor]) -> Tensor:
+    """The largest weight of each input channel, [in]."""
+    return torch.stack([weight.abs().amax(dim=1) for weight in matrices]).amax(dim=0)
 
 
-def _scale(scheme: Scheme, statistics: ChannelHistogram, widest: Tensor, alpha: float) -> Tensor:
-    """By how much each input channel [in] is divided; widest [in]: its largest weight."""
-    if scheme is Scheme.INT4:
+def _some_columns(matrices: list[Tensor]) -> list[Tensor]:
+    """The same share of every [in, out], an even number at most `JUDGED_COLUMNS` wide; the same at every call."""
+    share = JUDGED_COLUMNS / max(weight.shape[1] for weight in matrices)
+    if share >= 1:
+        return matrices
+    drawn = []
+    for weight in matrices:
+        columns = torch.randperm(weight.shape[1], generator=torch.Generator().manual_seed(0))
+        drawn.append(weight[:, columns[: max(2, round(weight.shape[1] * share / 2) * 2)].sort().values])
+    return drawn
+
+
+def _scale(statistics: ChannelHistogram, widest: Tensor | None, alpha: float) -> Tensor:
+    """By how much each input channel [in] is divided; widest: from `_widest`, which int4 does not ask for."""
+    if widest is None:
         scale = _floored(statistics.rows.abs().mean(dim=0)) ** alpha
     else:
         scale = _floored(statistics.amax) ** alpha / _floored(widest) ** (1 - alpha)

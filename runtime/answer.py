@@ -76,7 +76,7 @@ class Answer:
             "prompt_tokens": self.prompt_tokens,
             "grid": list(self.grid),
             "timings_ms": {name: round(value, 3) for name, value in vars(self.timings_ms).items()},
-            "reuse": vars(self.reuse),
+            "reuse": dict(vars(self.reuse)),
             "model": self.model,
         }
 

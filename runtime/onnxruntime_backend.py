@@ -83,7 +83,7 @@ class OnnxRuntimeBackend:
         self._threads = threads
         self._loading: dict[str, Future[Session]] = {}
         if ahead:
-            pool = ThreadPoolExecutor(len(ahead), "gar-load")
+            pool = ThreadPoolExecutor(threads or len(ahead), "gar-load")
             self._loading = {graph: pool.submit(self._load, graph) for graph in ahead}
             pool.shutdown(wait=False)
 

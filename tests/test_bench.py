@@ -137,7 +137,7 @@ def test_the_record_of_a_soak_stays_small_and_even() -> None:
     for number in range(3 * soak.KEPT):
         history.add((float(number), 0.0, 0))
     kept = [int(row[0]) for row in history.rows]
-    assert history.answers == 3 * soak.KEPT
+    assert history.rounds == 3 * soak.KEPT
     assert kept == list(range(0, 3 * soak.KEPT, 4))
 
 

@@ -162,3 +162,13 @@ def test_a_wide_layer_is_judged_on_some_of_its_outputs() -> None:
     plan = Search(Calibrator.MSE).plan(foldable(), statistics_of(x), {"fc1.weight": weight}, Scheme.INT8)
     assert plan.smooth is not None
     assert plan.snr_db == pytest.approx(decibels(computed(plan, x, weight), (x @ weight).numpy()), abs=0.3)
+
+
+def test_wide_layers_of_one_site_keep_their_shares_of_its_error() -> None:
+    """A narrow weight that int8 serves badly says no more than its outputs' number, drawn from or not."""
+    x, wide, narrow = outlying(FEW), gaussian(CHANNELS, 6000, seed=5) * 0.05, gaussian(CHANNELS, 600, seed=6) * 0.05
+    narrow[::2] *= 50.0
+    site = foldable(linears=("q.weight", "k.weight"))
+    plan = Search(Calibrator.MSE).plan(site, statistics_of(x), {"q.weight": wide, "k.weight": narrow}, Scheme.INT8)
+    both = torch.cat([wide, narrow], dim=1)
+    assert plan.snr_db == pytest.approx(decibels(computed(plan, x, both), (x @ both).numpy()), abs=0.3)

@@ -15,15 +15,15 @@ from gar_edge.runtime.sampling import Options
 
 SCENES, REGIONS = 3, 4
 WARM = 0.2  # of the time: caches fill, allocators settle
-LEAST = 10  # answers behind it
-KEPT = 4096  # answers whose figures are held: a record that grew for hours would be the leak that it looks for
+LEAST = 3  # rounds behind it
+KEPT = 4096  # rounds whose figures are held: a record that grew for hours would be the leak that it looks for
 
 
 @dataclass(frozen=True)
 class Drift:
     """What changed between the first and the last fifth of a soak behind its warm-up.
 
-    memory, latency: growth as a fraction, of resident bytes and of the median answer's time. changed: answers that
+    memory, latency: growth as a fraction, of resident bytes and of the median round's time. changed: answers that
     were not what they had been.
     """
 
@@ -36,16 +36,16 @@ class Drift:
 
 @dataclass
 class History:
-    """Figures of many answers in bounded memory: whenever it is full, every other one is dropped."""
+    """Figures of many rounds in bounded memory: whenever it is full, every other one is dropped."""
 
-    rows: list[tuple[float, float, int]] = field(default_factory=list)  # when, seconds of an answer, resident bytes
+    rows: list[tuple[float, float, int]] = field(default_factory=list)  # when, seconds of a round, resident bytes
+    rounds: int = 0
     _every: int = 1
-    answers: int = 0
 
     def add(self, row: tuple[float, float, int]) -> None:
-        if self.answers % self._every == 0:
+        if self.rounds % self._every == 0:
             self.rows.append(row)
-        self.answers += 1
+        self.rounds += 1
         if len(self.rows) == KEPT:
             self.rows = self.rows[::2]
             self._every *= 2
@@ -62,25 +62,24 @@ def soak(gar: Gar, seconds: float, tick: Callable[[float], None]) -> Drift:
         masks.append(mask)
     known: dict[tuple[int, int], tuple[int, ...]] = {}
     history = History()
-    changed, begin, rounds, warm = 0, time.perf_counter(), 0, 0
-    least = 2 * SCENES * REGIONS  # every question twice: there must be something to compare
-    while (elapsed := time.perf_counter() - begin) < seconds or history.answers < max(warm + LEAST, least):
-        which = rounds % SCENES
+    changed, begin, warm = 0, time.perf_counter(), 0
+    least = 2 * SCENES  # every question twice: there must be something to compare
+    while (elapsed := time.perf_counter() - begin) < seconds or history.rounds < max(warm + LEAST, least):
+        which = history.rounds % SCENES
+        start = time.perf_counter()
         scene = gar.open(pictures[which])
         for number, mask in enumerate(masks):
-            start = time.perf_counter()
             tokens = scene.describe(mask, options=Options(16)).tokens
-            history.add((elapsed, time.perf_counter() - start, resident()))
             changed += known.setdefault((which, number), tokens) != tokens
-        rounds += 1
+        history.add((elapsed, time.perf_counter() - start, resident()))
         if elapsed < WARM * seconds:
-            warm = history.answers
+            warm = history.rounds
         tick(min(elapsed / seconds, 1.0))
     steady = [row for row in history.rows if row[0] >= WARM * seconds]
     fifth = max(1, len(steady) // 5)
     early, late = steady[:fifth], steady[-fifth:]
     return Drift(
-        answers=history.answers,
+        answers=history.rounds * REGIONS,
         changed=changed,
         rss_bytes=history.rows[-1][2],
         memory=_median(late, 2) / max(_median(early, 2), 1) - 1,

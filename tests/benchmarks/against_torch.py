@@ -14,15 +14,15 @@ from typing import Annotated
 import torch
 import typer
 from llama import llama_config
-from side_by_side import Times, Work, compare
+from side_by_side import Speed, Work, compare, cores, load
 from transformers import LlamaForCausalLM
 
 from gar_edge.models.config import GarConfig, parse_config
 from gar_edge.models.sizes import Size
 from gar_edge.models.vision import Encoder
 from gar_edge.models.weights import build_module
-
-TILES_AT_ONCE = 1  # as the runtime does on a processor
+from gar_edge.runtime.encode import TILES_AT_ONCE
+from gar_edge.runtime.onnxruntime_backend import OnnxRuntimeBackend
 
 
 class Torch:
@@ -30,6 +30,7 @@ class Torch:
 
     def __init__(self, config: GarConfig, dtype: torch.dtype) -> None:
         self._tile = config.vision.tile
+        self._at_once = min(TILES_AT_ONCE, max(1, OnnxRuntimeBackend.features_at_once // config.tile_tokens))
         self._dtype = dtype
         self._encoder = build_module(Encoder, config, dtype)
         for parameter in self._encoder.parameters():
@@ -42,33 +43,42 @@ class Torch:
             torch.set_default_dtype(before)
 
     @torch.inference_mode()
-    def round(self, work: Work) -> Times:
+    def round(self, work: Work) -> Speed:
         pixels = torch.zeros(work.tiles, 3, self._tile, self._tile, dtype=self._dtype)
         mask = torch.zeros(work.tiles, 1, self._tile, self._tile, dtype=self._dtype)
         started = time.perf_counter()
-        for begin in range(0, work.tiles, TILES_AT_ONCE):
-            self._encoder(pixels[begin : begin + TILES_AT_ONCE], mask[begin : begin + TILES_AT_ONCE])
+        for begin in range(0, work.tiles, self._at_once):
+            self._encoder(pixels[begin : begin + self._at_once], mask[begin : begin + self._at_once])
         encoded = time.perf_counter()
         out = self._llama(torch.arange(work.tokens)[None] % 1000, use_cache=True, logits_to_keep=1)
         prefilled = time.perf_counter()
         for _ in range(work.steps):
             token = out.logits[:, -1:].argmax(-1)
             out = self._llama(token, past_key_values=out.past_key_values, use_cache=True)
-        return Times(prefilled - encoded, time.perf_counter() - prefilled, encoded - started)
+        decoded = time.perf_counter()
+        return Speed(
+            work.tokens / (prefilled - encoded), work.steps / (decoded - prefilled), work.tiles / (encoded - started)
+        )
 
 
 def main(
     model: Annotated[Path, typer.Option("-m", "--model")],
     size: Annotated[Size, typer.Option()] = Size.B1,
     dtype: Annotated[str, typer.Option(help="bfloat16 or float32.")] = "bfloat16",
-    tiles: Annotated[int, typer.Option(min=1)] = 4,
-    new_tokens: Annotated[int, typer.Option(min=2)] = 17,
+    tiles: Annotated[int, typer.Option(min=1, help="With the thumbnail.")] = 5,
+    tokens: Annotated[
+        int, typer.Option(min=1, help="Of the prompt; 4 tiles and one region of the 1B make 1843.")
+    ] = 1843,
+    new_tokens: Annotated[int, typer.Option(min=2)] = 33,
     rounds: Annotated[int, typer.Option(min=1, help="After one to warm up.")] = 1,
 ) -> None:
-    """Print one JSON object: seconds and tokens a second of both, and the bundle's over PyTorch's."""
-    peer = Torch(parse_config(size.preset.config()), getattr(torch, dtype))
+    """Print one JSON object: both one's speed by stage, seconds to the first token, and the bundle's over PyTorch's."""
+    config = parse_config(size.preset.config())
+    gar = load(model, config)
+    torch.set_num_threads(cores())
+    peer = Torch(config, getattr(torch, dtype))
     about = {"name": "torch", "dtype": dtype, "version": torch.__version__}
-    print(compare(model, peer, about, tiles, new_tokens, rounds))
+    print(compare(gar, peer, about, Work(tiles, tokens, new_tokens - 1), rounds))
 
 
 if __name__ == "__main__":

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from precisions import decode, encode
+
+from gar_edge.models.config import GarConfig
 from gar_edge.runtime.bench.report import machine
-from gar_edge.runtime.bench.stages import Contestant, Setting
+from gar_edge.runtime.gar import Gar
 
 
 @dataclass(frozen=True)
@@ -22,57 +26,66 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Times:
-    """Seconds of one round."""
+class Speed:
+    """What one round came to: tokens a second of the prompt and after it, and tiles where the peer has an encoder."""
 
     prefill: float
     decode: float
-    encode: float | None = None  # where the peer has an encoder
+    encode: float | None = None
 
 
 class Peer(Protocol):
-    def round(self, work: Work) -> Times: ...
+    def round(self, work: Work) -> Speed: ...
 
 
-def compare(model: Path, peer: Peer, about: dict[str, Any], tiles: int, new_tokens: int, rounds: int) -> str:
-    """One JSON object: medians of seconds and tokens a second, and the bundle's over the peer's.
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
 
-    A first round warms up. model: a bundle; about: the peer in words; tiles: of the picture, beside the thumbnail.
+
+def load(model: Path, config: GarConfig) -> Gar:
+    """The bundle, on the processor; it must be of the peer's size."""
+    gar = Gar.load(model, backend="onnxruntime", threads=cores())
+    dims = gar.manifest.dimensions
+    if (dims.hidden, dims.layers, dims.vocab) != (config.text.hidden, config.text.layers, config.text.vocab):
+        raise SystemExit(f"{model} is not of this --size")
+    return gar
+
+
+def compare(gar: Gar, peer: Peer, about: dict[str, Any], work: Work, rounds: int) -> str:
+    """One JSON object: medians of tiles and tokens a second and of the first token, and the bundle's over the peer's.
+
+    A first round warms up. about: the peer in words.
     """
-    ours = Contestant(model, Setting(tiles, (1,), new_tokens, "auto", "standard", 0), lambda step: None)
-    times = []
-    for number in range(rounds + 1):
-        ours.round()
-        made = peer.round(Work(tiles + 1, ours.prompt_tokens, new_tokens - 1))
-        if number == 0:
-            ours.samples.values.clear()
-        else:
-            times.append(made)
-    figures = {name: statistics.median(values) for name, values in ours.samples.values.items()}
-    mine = {
-        "prefill_tokens_per_s": figures["prefill.tokens_per_s"],
-        "decode_tokens_per_s": figures["decode.tokens_per_s"],
-    }
-    theirs = {
-        "prefill_tokens_per_s": ours.prompt_tokens / statistics.median(one.prefill for one in times),
-        "decode_tokens_per_s": (new_tokens - 1) / statistics.median(one.decode for one in times),
-    }
-    encodes = [one.encode for one in times if one.encode is not None]
-    if encodes:
-        mine |= {"encode_s": figures["encode.ms"] / 1e3, "first_token_s": figures["first_token_ms"] / 1e3}
-        theirs["encode_s"] = statistics.median(encodes)
-        theirs["first_token_s"] = statistics.median(one.prefill + (one.encode or 0) for one in times)
+    ours, theirs = [], []
+    for _ in range(rounds + 1):
+        prefill, step = decode(gar, work.tokens, work.steps)
+        theirs.append(peer.round(work))
+        ours.append(Speed(prefill, step, None if theirs[0].encode is None else encode(gar, work.tiles)))
+    mine, others = (_medians(speeds[1:], work) for speeds in (ours, theirs))
     return json.dumps(
         {
-            "bundle": {"name": ours.name} | _rounded(mine),
-            "peer": about | _rounded(theirs),
-            "ratio": _rounded({name: mine[name] / theirs[name] for name in mine}),
-            "prompt_tokens": ours.prompt_tokens,
-            "new_tokens": new_tokens,
+            "bundle": {"name": gar.manifest.name} | _rounded(mine),
+            "peer": about | _rounded(others),
+            "ratio": _rounded({name: mine[name] / others[name] for name in mine}),
+            "work": vars(work),
             "rounds": rounds,
+            "threads": cores(),
             "machine": machine(),
         }
     )
+
+
+def _medians(speeds: list[Speed], work: Work) -> dict[str, float]:
+    found = {
+        "prefill_tokens_per_s": statistics.median(one.prefill for one in speeds),
+        "decode_tokens_per_s": statistics.median(one.decode for one in speeds),
+    }
+    encodes = [one.encode for one in speeds if one.encode is not None]
+    if encodes:
+        found["encode_tiles_per_s"] = statistics.median(encodes)
+        found["first_token_s"] = work.tiles / found["encode_tiles_per_s"] + work.tokens / found["prefill_tokens_per_s"]
+    return found
 
 
 def _rounded(figures: dict[str, float]) -> dict[str, float]:
