@@ -75,7 +75,10 @@ def export(
     calibrator: Annotated[Calibrator, typer.Option(help="How ranges of activations are chosen.")] = Calibrator.MSE,
     keep_float: Annotated[
         str,
-        typer.Option(help="Layers to leave in float: auto (the noisiest, until the budget holds), none, or A,B,…"),
+        typer.Option(
+            help="Layers to leave in float: auto (the noisiest, until the budget holds; none of random weights), none, "
+            "or A,B,…"
+        ),
     ] = AUTO,
     report: Annotated[
         Path | None,

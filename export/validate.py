@@ -49,7 +49,7 @@ MEMORY_FACTOR = 3.2  # torch's copy, the engine's, its packed one and activation
 
 @dataclass(frozen=True)
 class Check:
-    """One comparison. ok None: left out, `detail` says why."""
+    """One comparison. ok None: left out or not judged, `detail` says why."""
 
     name: str
     ok: bool | None

@@ -66,7 +66,7 @@ def _open_compat(bundle: Bundle, chosen: BackendName, threads: int) -> tuple[Bun
 
 
 def _on_processor(bundle: Bundle, threads: int) -> tuple[Bundle, Backend]:
-    return bundle, OnnxRuntimeBackend(bundle.folder, bundle.manifest, threads, ahead=bundle.manifest.graphs)
+    return bundle, OnnxRuntimeBackend(bundle.folder, bundle.manifest, threads, ahead=True)
 
 
 def _known(name: str, what: str, names: list[str]) -> str:

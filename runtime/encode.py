@@ -17,14 +17,14 @@ TILES_AT_ONCE = 4  # at most: bounds the attention scores' memory, of 4 tiles of
 
 
 class VisionRunner:
-    """The encoder and replay graphs of one bundle."""
+    """The encoder and replay graphs of one bundle. at_once: tiles that one run of the encoder takes."""
 
     def __init__(self, backend: Backend, manifest: Manifest) -> None:
         self._backend = backend
         self._manifest = manifest
         self._encoder = backend.session("encoder")
         self._replay = backend.session("roi_replay")
-        self._at_once = min(TILES_AT_ONCE, max(1, backend.features_at_once // manifest.dimensions.tile_tokens))
+        self.at_once = min(TILES_AT_ONCE, max(1, backend.features_at_once // manifest.dimensions.tile_tokens))
         self.dtype = np.dtype(manifest.graphs["encoder"].outputs[0].dtype)
         with_thumbnail = self._replay.limit("features", 0)
         self.most_tiles = None if with_thumbnail is None else with_thumbnail - 1  # that an engine was built for
@@ -35,9 +35,9 @@ class VisionRunner:
         """Pixels [T,3,h,w] and mask [T,h,w] -> features [T,P,C]; `check` is called now and then, and may raise."""
         dims = self._manifest.dimensions
         features = self._backend.empty((len(pixels), dims.tile_tokens, dims.hidden), self.dtype)
-        for begin in range(0, len(pixels), self._at_once):
+        for begin in range(0, len(pixels), self.at_once):
             check()
-            end = min(begin + self._at_once, len(pixels))
+            end = min(begin + self.at_once, len(pixels))
             values = normalise(pixels[begin:end], self._manifest.preprocess, self.dtype)
             inputs = {"pixel_values": values, "mask": mask[begin:end, None].astype(self.dtype)}
             self._encoder.bind(inputs, {"features": features.rows(begin, end)})()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
@@ -75,21 +74,29 @@ class OnnxRuntimeBackend:
     features_at_once = 64  # a tile of the 1B keeps all cores busy alone, and four take 650 MB more; nano's are small
     prefill_chunk = 256  # attention also computes what the mask hides: half of a chunk's own scores
 
-    def __init__(self, folder: Path, manifest: Manifest, threads: int = 0, ahead: Collection[str] = ()) -> None:
-        """ahead: graphs to load at once and side by side: ONNX Runtime packs the weights of each on one core."""
+    def __init__(self, folder: Path, manifest: Manifest, threads: int = 0, ahead: bool = False) -> None:
+        """ahead: load all graphs now and side by side: ONNX Runtime packs the weights of each on one core."""
         self._ort = import_onnxruntime()
         self._folder = folder
         self._manifest = manifest
         self._threads = threads
         self._loading: dict[str, Future[Session]] = {}
         if ahead:
-            pool = ThreadPoolExecutor(threads or len(ahead), "gar-load")
-            self._loading = {graph: pool.submit(self._load, graph) for graph in ahead}
+            pool = ThreadPoolExecutor(threads or len(manifest.graphs), "gar-load")
+            self._loading = {graph: pool.submit(self._load, graph) for graph in manifest.graphs}
             pool.shutdown(wait=False)
 
     def session(self, graph: str) -> Session:
         loading = self._loading.pop(graph, None)
-        return self._load(graph) if loading is None else loading.result()
+        if loading is None:
+            return self._load(graph)
+        try:
+            return loading.result()
+        except BaseException:  # an interruption, too, waits for what has begun, and not for more
+            for other in self._loading.values():
+                other.cancel()
+            self._loading.clear()
+            raise
 
     def _load(self, graph: str) -> Session:
         path = self._folder / self._manifest.graphs[graph].files[0]

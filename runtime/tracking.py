@@ -103,7 +103,7 @@ class Tracker:
         region = cv2.resize(self.mask().astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
         around = cv2.dilate(region, np.ones((2 * RIM + 1,) * 2, np.uint8))
         channels = [np.ascontiguousarray(self._seen[..., channel]) for channel in range(3)]
-        clearest = max(channels, key=lambda channel: cv2.cornerMinEigenVal(channel, 3)[around > 0].max())
+        clearest = max(channels, key=lambda channel: cv2.cornerMinEigenVal(channel, 3)[around > 0].max(initial=0))
         found = cv2.goodFeaturesToTrack(clearest, MOST_CORNERS, QUALITY, SPACING, mask=around)
         corners = np.zeros((0, 2), np.float32) if found is None else np.asarray(found, np.float32).reshape(-1, 2)
         return _Key(self._motion, corners, max(LEAST_CORNERS, len(corners) // 2))

@@ -108,6 +108,15 @@ def test_a_region_that_leaves_the_picture_is_lost() -> None:
     assert not any(seen[75:])
 
 
+def test_a_region_too_small_to_be_seen_is_refused() -> None:
+    """A pixel of a large picture is nothing in the small one that is looked at."""
+    picture = np.random.default_rng(0).integers(0, 256, (1080, 1920, 3), np.uint8)
+    mask = np.zeros(picture.shape[:2], bool)
+    mask[500, 500] = True
+    with pytest.raises(GarMaskError, match="no corners"):
+        Tracker(picture, mask)
+
+
 def test_a_region_without_corners_is_refused() -> None:
     with pytest.raises(GarMaskError, match="no corners"):
         Tracker(square_frame(0, shown=False), square_mask(0))

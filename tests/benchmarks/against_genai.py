@@ -24,7 +24,7 @@ from typing import Annotated, Any
 import torch
 import typer
 from llama import llama_config
-from side_by_side import Speed, Work, compare, cores, load
+from side_by_side import PromptTokens, Speed, Work, compare, cores, load
 
 from gar_edge.models.config import TextConfig, parse_config
 from gar_edge.models.sizes import Size
@@ -91,9 +91,7 @@ def main(
     size: Annotated[Size, typer.Option()] = Size.B1,
     precision: Annotated[PeerPrecision, typer.Option(help="Of the peer's weights.")] = PeerPrecision.INT8,
     peer: Annotated[Path | None, typer.Option(help="Folder of its model; it is built where there is none.")] = None,
-    tokens: Annotated[
-        int, typer.Option(min=1, help="Of the prompt; 4 tiles and one region of the 1B make 1843.")
-    ] = 1843,
+    tokens: PromptTokens = 1843,
     new_tokens: Annotated[int, typer.Option(min=2)] = 33,
     rounds: Annotated[int, typer.Option(min=1, help="After one to warm up.")] = 3,
     install: Annotated[bool, typer.Option("--install", help="Install onnxruntime-genai first.")] = False,

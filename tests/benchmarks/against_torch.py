@@ -14,23 +14,22 @@ from typing import Annotated
 import torch
 import typer
 from llama import llama_config
-from side_by_side import Speed, Work, compare, cores, load
+from side_by_side import PromptTokens, Speed, Work, compare, cores, load
 from transformers import LlamaForCausalLM
 
 from gar_edge.models.config import GarConfig, parse_config
 from gar_edge.models.sizes import Size
 from gar_edge.models.vision import Encoder
 from gar_edge.models.weights import build_module
-from gar_edge.runtime.encode import TILES_AT_ONCE
-from gar_edge.runtime.onnxruntime_backend import OnnxRuntimeBackend
 
 
 class Torch:
     """The same model in PyTorch."""
 
-    def __init__(self, config: GarConfig, dtype: torch.dtype) -> None:
+    def __init__(self, config: GarConfig, dtype: torch.dtype, at_once: int) -> None:
+        """at_once: tiles that one run of the encoder takes."""
         self._tile = config.vision.tile
-        self._at_once = min(TILES_AT_ONCE, max(1, OnnxRuntimeBackend.features_at_once // config.tile_tokens))
+        self._at_once = at_once
         self._dtype = dtype
         self._encoder = build_module(Encoder, config, dtype)
         for parameter in self._encoder.parameters():
@@ -66,9 +65,7 @@ def main(
     size: Annotated[Size, typer.Option()] = Size.B1,
     dtype: Annotated[str, typer.Option(help="bfloat16 or float32.")] = "bfloat16",
     tiles: Annotated[int, typer.Option(min=1, help="With the thumbnail.")] = 5,
-    tokens: Annotated[
-        int, typer.Option(min=1, help="Of the prompt; 4 tiles and one region of the 1B make 1843.")
-    ] = 1843,
+    tokens: PromptTokens = 1843,
     new_tokens: Annotated[int, typer.Option(min=2)] = 33,
     rounds: Annotated[int, typer.Option(min=1, help="After one to warm up.")] = 1,
 ) -> None:
@@ -76,7 +73,7 @@ def main(
     config = parse_config(size.preset.config())
     gar = load(model, config)
     torch.set_num_threads(cores())
-    peer = Torch(config, getattr(torch, dtype))
+    peer = Torch(config, getattr(torch, dtype), gar.vision.at_once)
     about = {"name": "torch", "dtype": dtype, "version": torch.__version__}
     print(compare(gar, peer, about, Work(tiles, tokens, new_tokens - 1), rounds))
 
