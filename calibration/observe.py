@@ -199,8 +199,9 @@ class DecoderWalk:
         return [torch.zeros(1, text.kv_heads, capacity, text.head_dim) for _ in range(2)]
 
     def _logits(self, state: Tensor, sample: str) -> NDArray[np.float32]:
-        self._observer.see(HEAD, self._module.norm(state[:, -1]))
-        logits, _ = self._module.predict(state, torch.tensor([state.shape[1] - 1]))
+        last = state[:, -1:]
+        self._observer.see(HEAD, self._module.norm(last))
+        logits, _ = self._module.predict(last)
         row: NDArray[np.float32] = logits[0].numpy()
         if not np.isfinite(row).all():
             token = int(np.flatnonzero(~np.isfinite(row))[0])

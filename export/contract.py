@@ -7,7 +7,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from gar_edge.export.describe import ports
-from gar_edge.export.graphs import TOTAL, cache_names, past_names, present_names
+from gar_edge.export.graphs import ROWS, TOTAL, cache_names, past_names, present_names
 from gar_edge.models.config import GarConfig
 from gar_edge.runtime.manifest import Manifest, Port
 
@@ -69,8 +69,8 @@ def _decoder(config: GarConfig, dtype: str) -> Ports:
             *(Port(name, dtype, cache) for name in names),
         ],
         [
-            Port("logits", dtype, ("selected", text.vocab)),
-            Port("tokens", "int64", ("selected",)),
+            Port("logits", dtype, (ROWS, text.vocab)),
+            Port("tokens", "int64", (ROWS,)),
             *(Port(name + "_out", dtype, cache) for name in names),
         ],
     )
@@ -88,8 +88,8 @@ def _compat_decoder(config: GarConfig, dtype: str) -> Ports:
             *(Port(name, dtype, ("batch", "past", *state)) for name in past_names(text)),
         ],
         [
-            Port("logits", dtype, ("selected", text.vocab)),
-            Port("tokens", "int64", ("selected",)),
+            Port("logits", dtype, (ROWS, text.vocab)),
+            Port("tokens", "int64", (ROWS,)),
             *(Port(name, dtype, ("batch", TOTAL, *state)) for name in present_names(text)),
         ],
     )

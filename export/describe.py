@@ -100,8 +100,10 @@ def describe_work(config: GarConfig) -> Work:
         + patches * vision.dim * text.hidden
         + config.tile_tokens * text.hidden**2
     )
-    attention = 2 * text.hidden * text.head_dim * (text.heads + text.kv_heads)
-    return Work(2 * encoder, 2 * text.layers * (attention + 3 * text.hidden * text.ffn))
+    head = text.hidden * text.head_dim
+    layer = head * 2 * (text.heads + text.kv_heads) + 3 * text.hidden * text.ffn
+    last = head * (text.heads + 2 * text.kv_heads)  # queries, keys and values; the rest is for wanted positions alone
+    return Work(2 * encoder, 2 * ((text.layers - 1) * layer + last))
 
 
 def describe_pixels(checkpoint: Checkpoint, max_tiles: int | None) -> Preprocess:

@@ -30,6 +30,7 @@ from gar_edge.models.weights import Maker, build_module, decoder_recipes, encode
 
 COMPAT_IR = 9  # the file format's version when `COMPAT_OPSET` was the newest
 TOTAL = "past + length"  # the compat decoder's dimension of all positions
+ROWS = "batch*selected"  # a decoder's dimension of all predictions
 
 
 class Precision(str, Enum):
@@ -92,7 +93,7 @@ def trace_replay(config: GarConfig, precision: Precision) -> TracedGraph:
 
 
 def trace_decoder(config: GarConfig, precision: Precision, tied: bool) -> TracedGraph:
-    """`inputs_embeds` [batch,length,C] and caches [batch,KV,capacity,d] -> `logits` [selected,V], caches in place."""
+    """`inputs_embeds` [batch,length,C], caches [batch,KV,capacity,d] -> `logits` [batch*selected,V] and the caches."""
     text = config.text
     batch, length, selected = _positions(text)
     capacity = Dim("capacity", min=1, max=1 << 20)
@@ -154,7 +155,7 @@ def trace_compat_decoder(config: GarConfig, precision: Precision, tied: bool) ->
 
 
 def _positions(text: TextConfig) -> tuple[Dim, Dim, Dim]:
-    """The dimensions of what a decoder's run takes: sequences, new positions of each, rows whose logits are wanted."""
+    """The dimensions of what a decoder's run takes: sequences, new positions of each, those whose logits are wanted."""
     return Dim("batch", min=1, max=1024), Dim("length", min=1, max=text.context), Dim("selected", min=1, max=1 << 20)
 
 

@@ -72,30 +72,49 @@ class DecoderLayer(nn.Module):
         self.down_proj = Linear(config.ffn, config.hidden, bias=False)
 
     def forward(
-        self, x: Tensor, angles: tuple[Tensor, Tensor], bias: Tensor, write_index: Tensor, key: Tensor, value: Tensor
+        self,
+        x: Tensor,
+        angles: tuple[Tensor, Tensor],
+        bias: Tensor,
+        write_index: Tensor,
+        key: Tensor,
+        value: Tensor,
+        select: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """X [B,S,C] through the layer, and the caches [B,KV,capacity,d] with its keys and values written in.
 
-        bias [B,1,S*H/KV,capacity], from `Decoder.prepare`.
+        bias [B,1,S*H/KV,capacity], from `Decoder.prepare`. select [N]: the positions wanted, of which alone the
+        result [B,N,C] then is; bias has rows for these.
         """
         query, new_key, new_value = self.attn.project(self.input_norm(x), *angles)
         key = ops.scatter_cache(key, new_key, write_index)
         value = ops.scatter_cache(value, new_value, write_index)
+        if select is not None:
+            x, query = x.index_select(1, select), query.index_select(2, select)
         x = x + self.attn.output(ops.attention(query, key, value, bias))
         return self.feed_forward(x), key, value
 
     def append(
-        self, x: Tensor, angles: tuple[Tensor, Tensor], bias: Tensor, key: Tensor, value: Tensor
+        self,
+        x: Tensor,
+        angles: tuple[Tensor, Tensor],
+        bias: Tensor,
+        key: Tensor,
+        value: Tensor,
+        select: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """X [B,S,C] through the layer, and the past keys and values [B,past,KV,d] with its own behind them.
 
-        angles [B,S,d/2]; bias [B,1,S*H/KV,past+S], H/KV rows for each position.
+        angles [B,S,d/2]; bias [B,1,S*H/KV,past+S], H/KV rows for each position; select as `forward` takes it.
         """
         cos, sin = (part.unsqueeze(2) for part in angles)
         query, new_key, new_value = self.attn.heads(self.input_norm(x))
+        query = ops.rotate(query, cos, sin)
         key = torch.cat([key, ops.rotate(new_key, cos, sin)], dim=1)
         value = torch.cat([value, new_value], dim=1)
-        x = x + self.attn.o_proj(ops.grouped_attention(ops.rotate(query, cos, sin), key, value, bias))
+        if select is not None:
+            x, query = x.index_select(1, select), query.index_select(1, select)
+        x = x + self.attn.o_proj(ops.grouped_attention(query, key, value, bias))
         return self.feed_forward(x), key, value
 
     def feed_forward(self, x: Tensor) -> Tensor:
@@ -135,64 +154,84 @@ class Decoder(nn.Module):
         """One step over S positions.
 
         inputs_embeds [B,S,C]; write_index [B] int64: the slot, and the position, of each sequence's first new token;
-        attention_mask [B,1,S,capacity] bool, true where a query may look; select [N] int64: the rows of [B*S] whose
-        logits are wanted; caches: key and value of each layer in turn, [B,KV,capacity,d]. Returns logits [N,V], the
-        likeliest tokens [N] and the updated caches.
+        attention_mask [B,1,S,capacity] bool, true where a query may look; select [N] int64: the positions of S whose
+        logits are wanted, the same in every sequence; caches: key and value of each layer in turn,
+        [B,KV,capacity,d]. Returns logits [B*N,V], the likeliest tokens [B*N] and the updated caches.
         """
         x = inputs_embeds
         angles, bias = self.prepare(x, write_index, attention_mask)
         updated: list[Tensor] = []
         for index, layer in enumerate(self.layers):
-            x, key, value = layer(x, angles, bias, write_index, *caches[2 * index : 2 * index + 2])
+            state, wanted = caches[2 * index : 2 * index + 2], None
+            if index == len(self.layers) - 1:  # nobody reads more of its result
+                bias, wanted = self.bias(attention_mask.index_select(2, select), x.dtype), select
+            x, key, value = self.through(cast(DecoderLayer, layer), x, angles, bias, write_index, state, wanted)
             updated += [key, value]
-        return *self.predict(x, select), *updated
+        return *self.predict(x), *updated
+
+    def predict(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [B*N,V] and likeliest tokens [B*N] after positions of the last layer's result [B,N,C]."""
+        logits = ops.project_rows(self.norm(x).flatten(0, 1), self.head)
+        return logits, logits.argmax(-1)
 
     def prepare(self, x: Tensor, write_index: Tensor, attention_mask: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
         """What every layer takes beside x [B,S,C]: the positions' angles, and the mask as an additive bias.
 
-        attention_mask [B,1,S,K]; bias [B,1,S*H/KV,K], made once for all layers.
+        attention_mask [B,1,S,K]; bias [B,1,S*H/KV,K], made once for all layers that work on every position.
         """
         steps = torch.arange(x.shape[1], device=x.device)
-        angles = self.angles(write_index[:, None] + steps, x.dtype)
+        return self.angles(write_index[:, None] + steps, x.dtype), self.bias(attention_mask, x.dtype)
+
+    def bias(self, attention_mask: Tensor, dtype: torch.dtype) -> Tensor:
+        """What attention adds to its scores [B,1,S*H/KV,K] for a mask [B,1,S,K]."""
         # A finite floor, and room for a score below it: -inf would turn a row without any visible slot into NaN.
-        return angles, self.spread(torch.where(attention_mask, 0.0, torch.finfo(x.dtype).min / 2).to(x.dtype))
+        return self.spread(torch.where(attention_mask, 0.0, torch.finfo(dtype).min / 2).to(dtype))
 
     def spread(self, bias: Tensor) -> Tensor:
         """A row of bias [B,1,S,K] for every query that shares a key, in `ops.attention`'s order."""
         return bias.repeat(1, 1, self.groups, 1)
 
-    def predict(self, x: Tensor, select: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits [N,V] and likeliest tokens [N] after the selected rows [N] of the last layer's output [B,S,C]."""
-        logits = ops.project_rows(self.norm(x.flatten(0, 1).index_select(0, select)), self.head)
-        return logits, logits.argmax(-1)
+    def through(
+        self,
+        layer: DecoderLayer,
+        x: Tensor,
+        angles: tuple[Tensor, Tensor],
+        bias: Tensor,
+        write_index: Tensor,
+        state: list[Tensor],
+        select: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """X through one layer, whose key and value caches are `state`."""
+        key, value = state
+        out: tuple[Tensor, Tensor, Tensor] = layer(x, angles, bias, write_index, key, value, select)
+        return out
 
 
 class AppendingDecoder(Decoder):
-    """The same decoder in ordinary operators. A cache's positions lie in one row, so a beginning of it is a view."""
+    """The same decoder in ordinary operators. A cache's positions lie in one row, so a beginning of it is a view.
 
-    def forward(
-        self, inputs_embeds: Tensor, position: Tensor, attention_mask: Tensor, select: Tensor, past: list[Tensor]
-    ) -> tuple[Tensor, ...]:
-        """One step over S positions.
-
-        inputs_embeds [B,S,C]; position [B] int64: the position of each sequence's first new token, which need not be
-        the past's length where sequences of a batch differ in theirs; attention_mask [B,1,S,past+S] bool, true where
-        a query may look; select [N] int64: the rows of [B*S] whose logits are wanted; past: key and value of each
-        layer in turn, [B,past,KV,d]. Returns logits [N,V], the likeliest tokens [N] and the keys and values
-        [B,past+S,KV,d].
-        """
-        x = inputs_embeds
-        angles, bias = self.prepare(x, position, attention_mask)
-        present: list[Tensor] = []
-        for index, module in enumerate(self.layers):
-            layer = cast(DecoderLayer, module)
-            x, key, value = layer.append(x, angles, bias, *past[2 * index : 2 * index + 2])
-            present += [key, value]
-        return *self.predict(x, select), *present
+    It takes key and value of each layer's past, [B,past,KV,d], and returns them with the new ones, [B,past+S,KV,d].
+    attention_mask is [B,1,S,past+S]. write_index says the position of each sequence's first new token, which need not
+    be the past's length where sequences of a batch differ in theirs.
+    """
 
     def spread(self, bias: Tensor) -> Tensor:
         """The same in `ops.grouped_attention`'s order, heads behind positions."""
         return bias.repeat_interleave(self.groups, dim=2)
+
+    def through(
+        self,
+        layer: DecoderLayer,
+        x: Tensor,
+        angles: tuple[Tensor, Tensor],
+        bias: Tensor,
+        write_index: Tensor,
+        state: list[Tensor],
+        select: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The same for the past's keys and values, which know their places."""
+        key, value = state
+        return layer.append(x, angles, bias, key, value, select)
 
 
 def causal_mask(write_index: Tensor, length: int, capacity: int) -> Tensor:

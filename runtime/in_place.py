@@ -118,12 +118,11 @@ class InPlaceSequence(TokenSequence):
         self._visible.rows(self.length, self.length + 1).write(self._true)
         self._write_index.write(np.asarray([self.length], np.int64))
         if self._step is None:
-            select = self._runner.backend.zeros((1,), np.dtype(np.int64))
             inputs: dict[str, Buffer | Array] = {
                 "inputs_embeds": self._step_embeds,
                 "write_index": self._write_index,
                 "attention_mask": self._visible.rows(0, self._caches.slots).reshape(1, 1, 1, self._caches.slots),
-                "select": select,
+                "select": last(1, 1),
             }
             self._step = self._caches.bind(0, inputs, self._prediction(1))
         self._step()

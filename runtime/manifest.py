@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-SCHEMA = 2
+SCHEMA = 3
 FILE = "gar.json"
 
 
@@ -120,7 +120,8 @@ class Source:
 class Work:
     """Arithmetic of the graphs' products, a multiply-add counting as two.
 
-    encoder_tile: of one tile. decoder_token: of one position through all layers, attention and head left out.
+    encoder_tile: of one tile. decoder_token: of one position of a prompt; attention, and what is done for wanted
+    positions alone, left out.
     """
 
     encoder_tile: int

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from gar_edge.runtime.backend import Array, Buffer, Run
 from gar_edge.runtime.errors import GarBackendError
 from gar_edge.runtime.in_place import STEPS_AHEAD, InPlaceCaches
-from gar_edge.runtime.sequence import Prediction, causal_mask, round_up
+from gar_edge.runtime.sequence import Prediction, causal_mask, last, round_up
 
 if TYPE_CHECKING:
     from gar_edge.runtime.decode import DecoderRunner
@@ -31,8 +31,6 @@ class SequenceBatch:
         self._caches = InPlaceCaches(runner, places)
         self._embeds = empty((places, 1, runner.dims.hidden), runner.dtype)
         self._write_index = empty((places,), np.dtype(np.int64))
-        self._select = empty((places,), np.dtype(np.int64))
-        self._select.write(np.arange(places))
         self._visible = runner.backend.zeros((places, self._caches.slots), np.dtype(np.bool_))
         self._predictions: dict[int, Prediction] = {}
         self._steps: dict[int, Run] = {}  # by how many sequences there are
@@ -64,7 +62,7 @@ class SequenceBatch:
                 "inputs_embeds": embeds,
                 "write_index": np.asarray(starts, np.int64),
                 "attention_mask": causal_mask(starts, chunk, self._caches.slots),
-                "select": np.arange(count) * chunk + chunk - 1,
+                "select": last(chunk, 1),
             }
             self._caches.bind(begin, inputs, prediction)()
         self.lengths += lengths
@@ -84,7 +82,7 @@ class SequenceBatch:
                 "inputs_embeds": self._embeds.rows(0, count),
                 "write_index": self._write_index.rows(0, count),
                 "attention_mask": self._visible.rows(0, count).reshape(count, 1, 1, self._caches.slots),
-                "select": self._select.rows(0, count),
+                "select": last(1, 1),
             }
             self._steps[count] = self._caches.bind(0, inputs, self._predictions[count])
         self._embeds.rows(0, count).write(embeds[:, None])
@@ -97,11 +95,11 @@ class SequenceBatch:
 
     def leave(self, row: int) -> None:
         """End a sequence; the last one takes its place."""
-        last = len(self.lengths) - 1
-        if row != last:
-            self._caches.copy_row(last, row)
-            self._row(row).copy_from(self._row(last))
-            self.lengths[row] = self.lengths[last]
+        end = len(self.lengths) - 1
+        if row != end:
+            self._caches.copy_row(end, row)
+            self._row(row).copy_from(self._row(end))
+            self.lengths[row] = self.lengths[end]
         self.lengths.pop()
 
     def _reserve(self, slots: int) -> None:

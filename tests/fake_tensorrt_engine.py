@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
@@ -226,8 +228,7 @@ class FakeContext:
             shapes[name] = self.shapes.get(name) or tuple(dim.dim_value for dim in dims_of(value))
             sizes |= {dim.dim_param: size for dim, size in zip(dims_of(value), shapes[name], strict=True)}
         for name, value in self.engine.outputs.items():
-            dims = dims_of(value)
-            shapes[name] = tuple(dim.dim_value if dim.HasField("dim_value") else sizes[dim.dim_param] for dim in dims)
+            shapes[name] = tuple(_size(dim, sizes) for dim in dims_of(value))
         return shapes
 
     def _check_tensor(self, name: str, shape: Shape) -> bool:
@@ -294,6 +295,13 @@ def shape_inputs(model: onnx.ModelProto, plugin: bool) -> set[str]:
 def dims_of(value: onnx.ValueInfoProto) -> Any:
     """A graph value's dimensions, as ONNX writes them."""
     return value.type.tensor_type.shape.dim
+
+
+def _size(dim: Any, sizes: Mapping[str, int]) -> int:
+    """A dimension of an output: a number, a name, or a product of names, of which a fixed one, the batch, is 1."""
+    if dim.HasField("dim_value"):
+        return int(dim.dim_value)
+    return math.prod(sizes.get(factor, 1) for factor in dim.dim_param.split("*"))
 
 
 def _array(address: int, shape: Shape, dtype: np.dtype[Any]) -> np.ndarray:

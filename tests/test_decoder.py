@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import onnxruntime
 import pytest
 import reference
@@ -17,6 +18,7 @@ from gar_edge.models.llama import AppendingDecoder, Decoder, causal_mask
 from gar_edge.models.weights import build_module, decoder_recipes, load_parameters
 from gar_edge.runtime import GarBackendError, in_place
 from gar_edge.runtime.backend import Buffer
+from gar_edge.runtime.bundle import read_manifest
 from gar_edge.runtime.choices import DecoderName
 from gar_edge.runtime.gar import Gar
 from gar_edge.runtime.sequence import Prediction
@@ -133,12 +135,12 @@ def test_a_batch_of_sequences_at_different_positions(
     empty, zeros = gar.backend.empty, gar.backend.zeros
     shape = (2, text.kv_heads, capacity, text.head_dim)
     caches = {name: zeros(shape, gar.decoder.dtype) for name in gar.decoder.graph.aliases.values()}
-    prediction = Prediction(gar.decoder, 2)
+    prediction = Prediction(gar.decoder, 4)
     for starts in ([0, 0], [length - chunk for length in lengths]):
         rows = np.stack([embeds[start : start + chunk] for start in starts])
         slots = np.arange(capacity)
         mask = np.stack([slots <= start + np.arange(chunk)[:, None] for start in starts])[:, None]
-        select = np.array([chunk - 1, 2 * chunk - 1])
+        select = np.array([7, chunk - 1])
         feed = {"inputs_embeds": rows, "write_index": np.array(starts), "attention_mask": mask, "select": select}
         buffers = {}
         for name, value in feed.items():
@@ -146,9 +148,20 @@ def test_a_batch_of_sequences_at_different_positions(
             buffers[name].write(value)
         outputs = {out: caches[source] for out, source in gar.decoder.graph.aliases.items()}
         gar.decoder.session.bind({**buffers, **caches}, {**prediction.buffers, **outputs})()
-    last = expected[[length - 1 for length in lengths]]
-    assert_same(prediction.logits(), last)
-    assert prediction.tokens().tolist() == last.argmax(-1).tolist()
+    wanted = expected[[start + at for start in starts for at in select]]  # one sequence after the other
+    assert_same(prediction.logits(), wanted)
+    assert prediction.tokens().tolist() == wanted.argmax(-1).tolist()
+
+
+def test_the_last_layer_works_on_the_wanted_positions_alone(compat_bundle: Path) -> None:
+    """All else that it would compute nobody reads: only its keys and values are those of every position."""
+    manifest = read_manifest(compat_bundle)
+    for decoder in (manifest.graphs["decoder"], manifest.for_engine("compat").graphs["decoder"]):
+        graph = ir.load(compat_bundle / decoder.files[0]).graph
+        rows = {str(node.inputs[1].name): str(node.inputs[0].shape[-2]) for node in graph if node.op_type == "MatMul"}
+        last = f"layers.{manifest.dimensions.layers - 1}."
+        narrow = {name for name, length in rows.items() if length == "selected"}
+        assert narrow == {last + name + ".weight" for name in ("attn.o_proj", "gate_proj", "up_proj", "down_proj")}
 
 
 def test_a_batch_of_pasts_of_different_lengths(
@@ -180,7 +193,7 @@ def test_a_batch_of_pasts_of_different_lengths(
         "inputs_embeds": np.stack([embeds[length : length + count] for length in lengths]),
         "position": np.array(lengths),
         "attention_mask": mask[:, None],
-        "select": np.array([count - 1, 2 * count - 1]),
+        "select": np.array([count - 1]),
     }
     (logits,) = session.run(["logits"], feed | pasts)
     assert_same(logits, expected[[length + count - 1 for length in lengths]])

@@ -49,12 +49,12 @@ def truth(checkpoint: Checkpoint) -> tuple[torch.nn.Module, torch.nn.Module]:
 
 
 def forward(checkpoint: Checkpoint, decoder: torch.nn.Module, embeds: Tensor) -> Tensor:
-    """Logits [V] after a whole sequence [S,C] at once."""
+    """Logits [V] after a whole sequence [S,C] at once, of which every layer computes every position."""
     text, index = checkpoint.config.text, torch.tensor([0])
     caches = [torch.zeros(1, text.kv_heads, len(embeds), text.head_dim) for _ in range(2 * text.layers)]
     with torch.inference_mode():
-        last = torch.tensor([len(embeds) - 1])
-        return decoder(embeds[None], index, causal_mask(index, len(embeds), len(embeds)), last, caches)[0][0]
+        every = torch.arange(len(embeds))
+        return decoder(embeds[None], index, causal_mask(index, len(embeds), len(embeds)), every, caches)[0][-1]
 
 
 def test_features_are_the_encoders_and_embeddings_the_prompts(
@@ -139,7 +139,7 @@ def test_ranges_are_those_of_the_inputs(checkpoint: Checkpoint, prepared: list[P
         for name, linear in module.named_modules():
             if isinstance(linear, Linear):
                 linear.register_forward_pre_hook(lambda _, inputs, name=name: note(name, inputs[0]))
-    decoder.norm.register_forward_hook(lambda _, inputs, output: note(HEAD, output))
+    decoder.norm.register_forward_hook(lambda _, inputs, output: note(HEAD, output[:, -1:]))
     observer, spoken = walked(checkpoint, prepared, 2, True)
     table = checkpoint.weights.tensor(TOKEN_TABLE)
     for one in spoken:
