@@ -95,6 +95,16 @@ def test_another_question_and_another_region_cost_what_is_new(half_nano: Path, m
     assert 1 <= seen[1] < 5
 
 
+def test_the_roof_is_the_best_of_those_around_the_rounds(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a machine that others use as well: each figure by itself."""
+    seen = iter([roof.Roof(30.0, 1.0, 5.0, 9.0), roof.Roof(10.0, 2.0, 6.0, 7.0), roof.Roof(20.0, 3.0, 4.0, 8.0)])
+    monkeypatch.setattr(roof, "measure_roof", lambda threads: next(seen))
+    report = json.loads(bench("-m", str(tiny_bundle), *RUN[:-1], "2", "--json"))
+    assert report["roof"] == {"read_gb_s": 30.0, "copy_gb_s": 3.0, "fp32_gop_s": 6.0, "int8_gop_s": 9.0}
+    assert report["decode"]["share_of_roof"] == pytest.approx(report["decode"]["gb_s"] / 30, abs=1e-4)
+    assert next(seen, None) is None
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.int8])
 def test_the_roofs_product_is_a_product(dtype: type, monkeypatch: pytest.MonkeyPatch) -> None:
     """The model that is written by hand computes what NumPy computes."""

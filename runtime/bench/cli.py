@@ -6,7 +6,7 @@ import json
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
+    from gar_edge.runtime.bench.roof import Roof
     from gar_edge.runtime.bench.stages import Contestant, Setting
     from gar_edge.runtime.gar import Gar
 
@@ -59,6 +60,7 @@ def bench(
     """
     from rich.console import Console
 
+    from gar_edge.runtime.bench.report import to_json
     from gar_edge.runtime.bench.stages import Contestant, Setting
     from gar_edge.runtime.paths import last_bundle
     from gar_edge.runtime.tensorrt.terminal import TerminalWatch
@@ -75,13 +77,31 @@ def bench(
     if soak:
         _soak([contestant.gar for contestant in contestants], soak, as_json, console)
         return
-    _rounds(contestants, rounds, console)
-    _print(contestants, setting, plot, as_json)
+    roof, peak = _rounds(contestants, rounds, threads, console)
+    reports = [to_json(contestant, setting, roof, peak) for contestant in contestants]
+    if plot is not None:
+        from gar_edge.runtime.bench.plot import draw
+
+        draw(reports, plot)
+    if as_json:
+        print(json.dumps(reports[0] if len(reports) == 1 else reports))
+    else:
+        _print(reports, setting, roof)
 
 
-def _rounds(contestants: list[Contestant], rounds: int, console: Console) -> None:
+def _rounds(contestants: list[Contestant], rounds: int, threads: int, console: Console) -> tuple[Roof | None, int]:
+    """The roof, where all run on the processor, and the process's peak memory in bytes.
+
+    The roof is the best seen around the rounds: a machine that others use too shows less of it at most moments.
+    """
+    import resource
+
     from rich.progress import Progress
 
+    from gar_edge.runtime.bench.roof import highest, measure_roof
+
+    on_processor = all(contestant.gar.backend.name == "onnxruntime" for contestant in contestants)
+    roofs, peak = [], 0
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("Timing", total=(rounds + 1) * len(contestants))
         for number in range(rounds + 1):
@@ -90,27 +110,18 @@ def _rounds(contestants: list[Contestant], rounds: int, console: Console) -> Non
                 progress.advance(task)
                 if number == 0:
                     contestant.samples.values.clear()  # that was to warm up
+            if number == 0:
+                peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # before the roof's own arrays
+            if on_processor:
+                roofs.append(measure_roof(threads))
+    return highest(roofs) if roofs else None, peak
 
 
-def _print(contestants: list[Contestant], setting: Setting, plot: Path | None, as_json: bool) -> None:
-    import resource
-
+def _print(reports: list[dict[str, Any]], setting: Setting, roof: Roof | None) -> None:
     from rich.console import Console
 
-    from gar_edge.runtime.bench.report import to_json, to_table
-    from gar_edge.runtime.bench.roof import measure_roof
+    from gar_edge.runtime.bench.report import to_table
 
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # before the roof's own arrays
-    on_processor = all(contestant.gar.backend.name == "onnxruntime" for contestant in contestants)
-    roof = measure_roof(setting.threads) if on_processor else None
-    reports = [to_json(contestant, setting, roof, peak) for contestant in contestants]
-    if plot is not None:
-        from gar_edge.runtime.bench.plot import draw
-
-        draw(reports, plot)
-    if as_json:
-        print(json.dumps(reports[0] if len(reports) == 1 else reports))
-        return
     first, console = reports[0], Console()
     console.print(to_table(reports))
     console.print(

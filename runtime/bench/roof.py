@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -49,6 +50,11 @@ def measure_roof(threads: int) -> Roof:
         fp32_gop_s=products / _best(_product(np.dtype(np.float32), threads)) / 1e9,
         int8_gop_s=products / _best(_product(np.dtype(np.int8), threads)) / 1e9,
     )
+
+
+def highest(roofs: Sequence[Roof]) -> Roof:
+    """The best of each figure."""
+    return Roof(*(max(getattr(roof, field.name) for roof in roofs) for field in dataclasses.fields(Roof)))
 
 
 def _split(length: int, parts: int) -> list[tuple[int, int]]:
