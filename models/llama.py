@@ -7,7 +7,6 @@ large operators; `AppendingDecoder` returns a longer cache than it was given and
 from __future__ import annotations
 
 import math
-from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -56,16 +55,59 @@ class SelfAttention(nn.Module):
         query, key, value = (states.transpose(1, 2) for states in self.heads(x))
         return ops.rotary(query, cos, sin), ops.rotary(key, cos, sin), value
 
+    def forward(
+        self,
+        x: Tensor,
+        angles: tuple[Tensor, Tensor],
+        bias: Tensor,
+        write_index: Tensor,
+        key: Tensor,
+        value: Tensor,
+        select: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What x [B,S,C] attends to, [B,N,C], and the caches [B,KV,capacity,d] with its keys and values written in.
+
+        bias [B,1,N*H/KV,capacity], from `Decoder.bias`; select [N]: the positions wanted, None: all S.
+        """
+        query, new_key, new_value = self.project(x, *angles)
+        key = ops.scatter_cache(key, new_key, write_index)
+        value = ops.scatter_cache(value, new_value, write_index)
+        if select is not None:
+            query = query.index_select(2, select)
+        return self.output(ops.attention(query, key, value, bias)), key, value
+
     def output(self, attended: Tensor) -> Tensor:
         """[B,H,S,d] -> [B,S,C]."""
         return self.o_proj(attended.transpose(1, 2).flatten(-2))
 
 
+class AppendingAttention(SelfAttention):
+    def forward(
+        self,
+        x: Tensor,
+        angles: tuple[Tensor, Tensor],
+        bias: Tensor,
+        _: Tensor,
+        key: Tensor,
+        value: Tensor,
+        select: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The same; the past's keys and values are [B,past,KV,d], and new ones [B,past+S,KV,d] are returned."""
+        cos, sin = (part.unsqueeze(2) for part in angles)
+        query, new_key, new_value = self.heads(x)
+        query = ops.rotate(query, cos, sin)
+        key = torch.cat([key, ops.rotate(new_key, cos, sin)], dim=1)
+        value = torch.cat([value, new_value], dim=1)
+        if select is not None:
+            query = query.index_select(1, select)
+        return self.o_proj(ops.grouped_attention(query, key, value, bias)), key, value
+
+
 class DecoderLayer(nn.Module):
-    def __init__(self, config: TextConfig) -> None:
+    def __init__(self, config: TextConfig, attention: type[SelfAttention] = SelfAttention) -> None:
         super().__init__()
         self.input_norm = RMSNorm(config.hidden, config.norm_eps)
-        self.attn = SelfAttention(config)
+        self.attn = attention(config)
         self.post_norm = RMSNorm(config.hidden, config.norm_eps)
         self.gate_proj = Linear(config.hidden, config.ffn, bias=False)
         self.up_proj = Linear(config.hidden, config.ffn, bias=False)
@@ -81,41 +123,11 @@ class DecoderLayer(nn.Module):
         value: Tensor,
         select: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """X [B,S,C] through the layer, and the caches [B,KV,capacity,d] with its keys and values written in.
-
-        bias [B,1,S*H/KV,capacity], from `Decoder.prepare`. select [N]: the positions wanted, of which alone the
-        result [B,N,C] then is; bias has rows for these.
-        """
-        query, new_key, new_value = self.attn.project(self.input_norm(x), *angles)
-        key = ops.scatter_cache(key, new_key, write_index)
-        value = ops.scatter_cache(value, new_value, write_index)
+        """X [B,S,C] through the layer, [B,N,C], and its updated caches; arguments as `SelfAttention` takes them."""
+        attended, key, value = self.attn(self.input_norm(x), angles, bias, write_index, key, value, select)
         if select is not None:
-            x, query = x.index_select(1, select), query.index_select(2, select)
-        x = x + self.attn.output(ops.attention(query, key, value, bias))
-        return self.feed_forward(x), key, value
-
-    def append(
-        self,
-        x: Tensor,
-        angles: tuple[Tensor, Tensor],
-        bias: Tensor,
-        key: Tensor,
-        value: Tensor,
-        select: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """X [B,S,C] through the layer, and the past keys and values [B,past,KV,d] with its own behind them.
-
-        angles [B,S,d/2]; bias [B,1,S*H/KV,past+S], H/KV rows for each position; select as `forward` takes it.
-        """
-        cos, sin = (part.unsqueeze(2) for part in angles)
-        query, new_key, new_value = self.attn.heads(self.input_norm(x))
-        query = ops.rotate(query, cos, sin)
-        key = torch.cat([key, ops.rotate(new_key, cos, sin)], dim=1)
-        value = torch.cat([value, new_value], dim=1)
-        if select is not None:
-            x, query = x.index_select(1, select), query.index_select(1, select)
-        x = x + self.attn.o_proj(ops.grouped_attention(query, key, value, bias))
-        return self.feed_forward(x), key, value
+            x = x.index_select(1, select)
+        return self.feed_forward(x + attended), key, value
 
     def feed_forward(self, x: Tensor) -> Tensor:
         h = self.post_norm(x)
@@ -128,12 +140,13 @@ class Decoder(nn.Module):
     `head` [V,C] keeps the token table's layout: where the checkpoint ties them, both are the same bytes on disk.
     """
 
+    attention: type[SelfAttention] = SelfAttention
     frequencies: Tensor
 
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
         self.groups = config.heads // config.kv_heads
-        self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.layers))
+        self.layers = nn.ModuleList(DecoderLayer(config, self.attention) for _ in range(config.layers))
         self.norm = RMSNorm(config.hidden, config.norm_eps)
         self.head = nn.Parameter(torch.empty(config.vocab, config.hidden))
         self.register_buffer("frequencies", rope_frequencies(config), persistent=False)
@@ -162,10 +175,10 @@ class Decoder(nn.Module):
         angles, bias = self.prepare(x, write_index, attention_mask)
         updated: list[Tensor] = []
         for index, layer in enumerate(self.layers):
-            state, wanted = caches[2 * index : 2 * index + 2], None
+            wanted = None
             if index == len(self.layers) - 1:  # nobody reads more of its result
                 bias, wanted = self.bias(attention_mask.index_select(2, select), x.dtype), select
-            x, key, value = self.through(cast(DecoderLayer, layer), x, angles, bias, write_index, state, wanted)
+            x, key, value = layer(x, angles, bias, write_index, *caches[2 * index : 2 * index + 2], wanted)
             updated += [key, value]
         return *self.predict(x), *updated
 
@@ -191,21 +204,6 @@ class Decoder(nn.Module):
         """A row of bias [B,1,S,K] for every query that shares a key, in `ops.attention`'s order."""
         return bias.repeat(1, 1, self.groups, 1)
 
-    def through(
-        self,
-        layer: DecoderLayer,
-        x: Tensor,
-        angles: tuple[Tensor, Tensor],
-        bias: Tensor,
-        write_index: Tensor,
-        state: list[Tensor],
-        select: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """X through one layer, whose key and value caches are `state`."""
-        key, value = state
-        out: tuple[Tensor, Tensor, Tensor] = layer(x, angles, bias, write_index, key, value, select)
-        return out
-
 
 class AppendingDecoder(Decoder):
     """The same decoder in ordinary operators. A cache's positions lie in one row, so a beginning of it is a view.
@@ -215,23 +213,11 @@ class AppendingDecoder(Decoder):
     be the past's length where sequences of a batch differ in theirs.
     """
 
+    attention = AppendingAttention
+
     def spread(self, bias: Tensor) -> Tensor:
         """The same in `ops.grouped_attention`'s order, heads behind positions."""
         return bias.repeat_interleave(self.groups, dim=2)
-
-    def through(
-        self,
-        layer: DecoderLayer,
-        x: Tensor,
-        angles: tuple[Tensor, Tensor],
-        bias: Tensor,
-        write_index: Tensor,
-        state: list[Tensor],
-        select: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """The same for the past's keys and values, which know their places."""
-        key, value = state
-        return layer.append(x, angles, bias, key, value, select)
 
 
 def causal_mask(write_index: Tensor, length: int, capacity: int) -> Tensor:
