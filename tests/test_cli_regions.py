@@ -171,7 +171,7 @@ def test_the_overlay_is_written_beside_the_answer(folder: Path, tiny_bundle: Pat
         (("--point", "1=5,5", "--not-point", "1=-5,5"), "point -5,5 lies outside"),
         ((), "no region given: mark one with --mask, --box"),
         (("-q", "What is <Prompt0>?"), "no region given"),
-        (("--box", "1,2,30,40", "-q", "What is it?"), "does not name <Prompt0>"),
+        (("--box", "1,2,30,40", "--box-as-mask", "-q", "What is it?"), "does not name <Prompt0>"),
         (("--box", "1,2,30,40", "--jsonl", "x"), "go together"),
         (("--box", "1,2,30,40", "--jobs", "x", "--jsonl", "y"), "with --jobs"),
     ],
