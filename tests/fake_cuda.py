@@ -7,13 +7,15 @@ as on a GPU. Addresses are never used twice. A broken rule raises `Violation`, w
 
 - queued work touches only memory that was allocated, is of the right kind, large enough, and not yet freed when it runs
 - asynchronous copies to and from the host go through pinned memory
-- while a stream is captured nothing synchronises, allocates or frees, and only a captured stream's capture can end
+- while a thread captures a stream it synchronises, allocates and frees nothing, and nobody synchronises that stream;
+  only a captured stream's capture can end, in the thread that began it (`cudaStreamCaptureModeThreadLocal`)
 - streams, graphs and executables are used only while they exist, memory is freed once
 """
 
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -93,6 +95,7 @@ class FakeStream:
     handle: int
     queue: list[Work] = field(default_factory=list)
     recording: list[Work] | None = None
+    recorder: int | None = None  # the thread that captures
     destroyed: bool = False
 
     def __int__(self) -> int:
@@ -150,10 +153,6 @@ class FakeCuda(ModuleType):
         if found is None or found.destroyed:
             raise Violation(f"stream {int(handle)} is not one that was created")
         return found
-
-    @property
-    def capturing(self) -> bool:
-        return any(stream.recording is not None for stream in self.streams.values())
 
     @property
     def used(self) -> int:
@@ -256,7 +255,8 @@ class FakeCuda(ModuleType):
 
     def cudaStreamSynchronize(self, stream: Any) -> tuple[Any, ...]:
         self._refuse_in_capture("cudaStreamSynchronize")
-        self.stream(stream)
+        if self.stream(stream).recording is not None:
+            raise Violation("cudaStreamSynchronize of a stream that is captured")
         self.calls["synchronise"] += 1
         self.finish()
         return (FakeStatus.cudaSuccess,)
@@ -265,14 +265,16 @@ class FakeCuda(ModuleType):
         found = self.stream(stream)
         if found.recording is not None:
             raise Violation("the stream is captured already")
-        found.recording = []
+        found.recording, found.recorder = [], threading.get_ident()
         return (FakeStatus.cudaSuccess,)
 
     def cudaStreamEndCapture(self, stream: Any) -> tuple[Any, ...]:
         found = self.stream(stream)
         if found.recording is None:
             raise Violation("the stream is not captured")
-        graph, found.recording = FakeGraph(found.recording), None
+        if found.recorder != threading.get_ident():
+            raise Violation("another thread captures the stream")
+        graph, found.recording, found.recorder = FakeGraph(found.recording), None, None
         return FakeStatus.cudaSuccess, graph
 
     def cudaGraphInstantiate(self, graph: FakeGraph, flags: int) -> tuple[Any, ...]:
@@ -297,7 +299,7 @@ class FakeCuda(ModuleType):
         return self.cudaGraphDestroy(executable)
 
     def _refuse_in_capture(self, name: str) -> None:
-        if self.capturing:
+        if any(stream.recorder == threading.get_ident() for stream in self.streams.values()):
             raise Violation(f"{name} while a stream is captured")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -26,6 +27,20 @@ def test_captures_begin_and_end_once(cuda: FakeCuda, stream: FakeStream) -> None
     cuda.cudaStreamBeginCapture(stream, 1)
     with pytest.raises(Violation, match="captured already"):
         cuda.cudaStreamBeginCapture(stream, 1)
+
+
+def test_a_capture_binds_its_own_thread(cuda: FakeCuda, stream: FakeStream) -> None:
+    """As `cudaStreamCaptureModeThreadLocal` says: others may allocate, but not wait for or end what is captured."""
+    cuda.cudaStreamBeginCapture(stream, 1)
+    with ThreadPoolExecutor(1) as other:
+        address = other.submit(cuda.cudaMalloc, 8).result()[1]
+        other.submit(cuda.cudaFree, address).result()
+        with pytest.raises(Violation, match="of a stream that is captured"):
+            other.submit(cuda.cudaStreamSynchronize, stream).result()
+        with pytest.raises(Violation, match="another thread captures"):
+            other.submit(cuda.cudaStreamEndCapture, stream).result()
+    cuda.cudaStreamEndCapture(stream)
+    cuda.cudaMalloc(8)
 
 
 def test_copies_happen_when_the_stream_is_waited_for(cuda: FakeCuda, stream: FakeStream) -> None:
