@@ -26,9 +26,9 @@ from gar_edge.models.weights import (
     decoder_recipes,
     encoder_recipes,
 )  # fmt: skip
+from gar_edge.runtime.bundle.manifest import Preprocess
 from gar_edge.runtime.errors import GarCalibrationError
-from gar_edge.runtime.manifest import Preprocess
-from gar_edge.runtime.preprocess import normalise
+from gar_edge.runtime.pixels.preprocess import normalise
 
 SCORES = 1 << 28  # bytes of attention scores at once
 

@@ -12,8 +12,8 @@ import typer
 
 from gar_edge.calibration.choices import AUTO, NONE, Calibrator
 from gar_edge.models.sizes import Size
+from gar_edge.runtime.cli.terminal import run_app
 from gar_edge.runtime.errors import GarExportError, GarOptionError, GarValidationError
-from gar_edge.runtime.terminal import run_app
 
 if TYPE_CHECKING:
     from gar_edge.export.bundle_writer import Exported
@@ -113,7 +113,7 @@ def export(
     from gar_edge.export.quantise import Quantising
     from gar_edge.export.terminal import TerminalProgress, print_account, print_report
     from gar_edge.export.validate import Report
-    from gar_edge.runtime.paths import default_bundle
+    from gar_edge.runtime.files.paths import default_bundle
 
     if output is not None:
         check_destination(output, force)  # before a download

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from gar_edge.export.describe import ports
 from gar_edge.export.graphs import ROWS, TOTAL, cache_names, past_names, present_names
 from gar_edge.models.config import GarConfig
-from gar_edge.runtime.manifest import Manifest, Port
+from gar_edge.runtime.bundle.manifest import Manifest, Port
 
 Ports = tuple[list[Port], list[Port]]  # inputs, outputs
 

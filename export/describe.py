@@ -13,8 +13,7 @@ from gar_edge.export.graphs import Precision, TracedGraph
 from gar_edge.models.checkpoint import Checkpoint
 from gar_edge.models.config import GarConfig
 from gar_edge.models.replay import SAMPLES
-from gar_edge.runtime.errors import GarCheckpointError, GarPromptError
-from gar_edge.runtime.manifest import (
+from gar_edge.runtime.bundle.manifest import (
     SCHEMA,
     Dimensions,
     FileEntry,
@@ -28,7 +27,8 @@ from gar_edge.runtime.manifest import (
     TokenTable,
     Work,
 )
-from gar_edge.runtime.prompt import PromptBuilder
+from gar_edge.runtime.errors import GarCheckpointError, GarPromptError
+from gar_edge.runtime.generate.prompt import PromptBuilder
 
 # The released demos' wording (gar_with_mask.py, gar_relationship.py), with Jinja in the variable places.
 DESCRIBE_FORMAT = (

@@ -17,7 +17,7 @@ from gar_edge.export.graphs import (
 )
 from gar_edge.models.checkpoint import Checkpoint
 from gar_edge.models.weights import Recipe, decoder_recipes, encoder_recipes
-from gar_edge.runtime.backends import COMPAT_ENGINE, CPU_ENGINE
+from gar_edge.runtime.engines.choice import COMPAT_ENGINE, CPU_ENGINE
 
 
 @dataclass(frozen=True)

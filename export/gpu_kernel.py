@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gar_edge.runtime.engines.roi_replay_plugin.compiler import find_compiler
+from gar_edge.runtime.engines.roi_replay_plugin.device import current_architecture, load_module
+from gar_edge.runtime.engines.roi_replay_plugin.kernel import ENTRY, Element, Variant, block_threads
 from gar_edge.runtime.errors import GarBackendError
-from gar_edge.runtime.replay_plugin.compiler import find_compiler
-from gar_edge.runtime.replay_plugin.device import current_architecture, load_module
-from gar_edge.runtime.replay_plugin.kernel import ENTRY, Element, Variant, block_threads
 
 ELEMENTS = {
     torch.float32: Element.FLOAT32,

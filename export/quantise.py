@@ -24,13 +24,13 @@ from gar_edge.export.graphs import Precision
 from gar_edge.export.progress import STEPS, Progress
 from gar_edge.models.checkpoint import Checkpoint
 from gar_edge.models.weights import expected_shapes
-from gar_edge.runtime.backends import CPU_ENGINE
-from gar_edge.runtime.bundle import Bundle, sha256
+from gar_edge.runtime.bundle.bundle import Bundle, sha256
+from gar_edge.runtime.bundle.manifest import FileEntry, Manifest
+from gar_edge.runtime.engines.choice import CPU_ENGINE
+from gar_edge.runtime.engines.onnxruntime.processor import OnnxRuntimeBackend
 from gar_edge.runtime.errors import GarOptionError
 from gar_edge.runtime.gar import Gar
-from gar_edge.runtime.manifest import FileEntry, Manifest
-from gar_edge.runtime.onnxruntime_backend import OnnxRuntimeBackend
-from gar_edge.runtime.prompt import PromptBuilder
+from gar_edge.runtime.generate.prompt import PromptBuilder
 
 BUDGETS = {Precision.INT8: Budget(encoder_cosine=0.998, kl=0.02), Precision.INT4: Budget(encoder_cosine=0.998, kl=0.1)}
 CALIBRATION_TILES = 4  # beside the thumbnail: more tiles of one picture tell little more, and cost minutes

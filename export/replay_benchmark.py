@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gar_edge.models.sizes import Size
+from gar_edge.runtime.cli.terminal import run_app
 from gar_edge.runtime.errors import GarBackendError
-from gar_edge.runtime.terminal import run_app
 
 if TYPE_CHECKING:
     import torch

@@ -24,16 +24,16 @@ from gar_edge.models.llama import Decoder, causal_mask
 from gar_edge.models.replay import replay
 from gar_edge.models.vision import Encoder
 from gar_edge.models.weights import TOKEN_TABLE, build_module, decoder_recipes, encoder_recipes, load_parameters
-from gar_edge.runtime.backends import COMPAT_ENGINE, CPU_ENGINE
-from gar_edge.runtime.bundle import Bundle
-from gar_edge.runtime.decode import DecoderRunner
+from gar_edge.runtime.bundle.bundle import Bundle
+from gar_edge.runtime.bundle.manifest import Manifest
+from gar_edge.runtime.engines.choice import COMPAT_ENGINE, CPU_ENGINE
+from gar_edge.runtime.engines.onnxruntime.processor import OnnxRuntimeBackend
 from gar_edge.runtime.errors import GarError
 from gar_edge.runtime.gar import Gar
-from gar_edge.runtime.images import mask_box
-from gar_edge.runtime.manifest import Manifest
-from gar_edge.runtime.onnxruntime_backend import OnnxRuntimeBackend
-from gar_edge.runtime.preprocess import cut_mask, normalise
-from gar_edge.runtime.sampling import Options
+from gar_edge.runtime.generate.sampling import Options
+from gar_edge.runtime.model.decoder import DecoderRunner
+from gar_edge.runtime.pixels.images import mask_box
+from gar_edge.runtime.pixels.preprocess import cut_mask, normalise
 
 # Smallest cosine and largest relative L2 distance between graph and torch (torch always in float32).
 # int8: of two forms of one quantisation, where float16 moves a value over a step of its rounding here and there.

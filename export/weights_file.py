@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gar_edge.export.graphs import TracedGraph
 from gar_edge.models.weights import WeightSource
-from gar_edge.runtime.manifest import FileEntry
+from gar_edge.runtime.bundle.manifest import FileEntry
 
 ALIGNMENT = 4096  # a page, so that engines can map tensors in place
 PIECE = 1 << 24  # bytes handed to the file at once

@@ -16,7 +16,7 @@ from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import WeakFileLock, build_hf_headers  # type: ignore[attr-defined]
 
 from gar_edge.models.checkpoint import CONFIG, INDEX, WEIGHTS, Checkpoint, open_checkpoint, shard_names
-from gar_edge.runtime.bundle import sha256
+from gar_edge.runtime.bundle.bundle import sha256
 from gar_edge.runtime.errors import GarError, GarHubError
 
 _SMALL = ["*.json", "*.jinja"]  # never remote code; weights one by one, see _fetch

@@ -11,7 +11,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from gar_edge.runtime.answer import Answer, Reuse, Timings
     from gar_edge.runtime.chat import Chat
     from gar_edge.runtime.errors import (
         GarBackendError,
@@ -22,16 +21,17 @@ if TYPE_CHECKING:
         GarPromptError,
     )
     from gar_edge.runtime.gar import Gar, Scene
+    from gar_edge.runtime.generate.answer import Answer, Reuse, Timings
+    from gar_edge.runtime.generate.sampling import Options
+    from gar_edge.runtime.generate.stream import AnswerStream
     from gar_edge.runtime.live import Frame, LiveAnswers
     from gar_edge.runtime.regions import Box, Points, Scribble
-    from gar_edge.runtime.sampling import Options
-    from gar_edge.runtime.stream import AnswerStream
 
 _HOMES = {
-    "Answer": "answer",
-    "Reuse": "answer",
-    "Timings": "answer",
-    "AnswerStream": "stream",
+    "Answer": "generate.answer",
+    "Reuse": "generate.answer",
+    "Timings": "generate.answer",
+    "AnswerStream": "generate.stream",
     "Chat": "chat",
     "Frame": "live",
     "LiveAnswers": "live",
@@ -40,7 +40,7 @@ _HOMES = {
     "Scribble": "regions",
     "Gar": "gar",
     "Scene": "gar",
-    "Options": "sampling",
+    "Options": "generate.sampling",
     "GarError": "errors",
     "GarBackendError": "errors",
     "GarBundleError": "errors",

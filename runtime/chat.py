@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from gar_edge.runtime.answer import Answer, StopWatch
-from gar_edge.runtime.prompt import Turn
-from gar_edge.runtime.request import Picture, Request
-from gar_edge.runtime.sampling import Options
-from gar_edge.runtime.stream import AnswerStream
+from gar_edge.runtime.generate.answer import Answer, StopWatch
+from gar_edge.runtime.generate.prompt import Turn
+from gar_edge.runtime.generate.request import Picture, Request
+from gar_edge.runtime.generate.sampling import Options
+from gar_edge.runtime.generate.stream import AnswerStream
 
 if TYPE_CHECKING:
     from gar_edge.runtime.gar import Gar

@@ -12,25 +12,25 @@ from typing import NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from gar_edge.runtime.answer import Answer, StopWatch
-from gar_edge.runtime.backend import Backend
-from gar_edge.runtime.backends import open_backend
-from gar_edge.runtime.batch import BatchAnswers
-from gar_edge.runtime.bundle import Bundle
+from gar_edge.runtime.bundle.bundle import Bundle
 from gar_edge.runtime.chat import Chat
-from gar_edge.runtime.decode import DecoderRunner
-from gar_edge.runtime.encode import VisionRunner
+from gar_edge.runtime.engines.build_progress import Watch
+from gar_edge.runtime.engines.choice import open_backend
+from gar_edge.runtime.engines.protocol import Backend
 from gar_edge.runtime.errors import GarBackendError, GarBundleError, GarPromptError
-from gar_edge.runtime.images import ImageLike, load_image
-from gar_edge.runtime.paths import last_bundle
-from gar_edge.runtime.preprocess import Tiles, cut_tiles
-from gar_edge.runtime.prompt import PromptBuilder
+from gar_edge.runtime.files.paths import last_bundle
+from gar_edge.runtime.generate.answer import Answer, StopWatch
+from gar_edge.runtime.generate.batch import BatchAnswers
+from gar_edge.runtime.generate.prompt import PromptBuilder
+from gar_edge.runtime.generate.request import Picture, Request
+from gar_edge.runtime.generate.reuse import FeatureCache, KeptSequence
+from gar_edge.runtime.generate.sampling import Options
+from gar_edge.runtime.generate.stream import AnswerStream
+from gar_edge.runtime.model.decoder import DecoderRunner
+from gar_edge.runtime.model.vision import VisionRunner
+from gar_edge.runtime.pixels.images import ImageLike, load_image
+from gar_edge.runtime.pixels.preprocess import Tiles, cut_tiles
 from gar_edge.runtime.regions.find import RegionLike, find_mask
-from gar_edge.runtime.request import Picture, Request
-from gar_edge.runtime.reuse import FeatureCache, KeptSequence
-from gar_edge.runtime.sampling import Options
-from gar_edge.runtime.stream import AnswerStream
-from gar_edge.runtime.tensorrt.progress import Watch
 
 BATCH = 8
 CACHE_BYTES = 256 << 20  # of tile features; a 1B tile takes 2 MiB in fp32

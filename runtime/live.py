@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gar_edge.runtime.answer import Answer
 from gar_edge.runtime.errors import GarError
 from gar_edge.runtime.gar import Gar
-from gar_edge.runtime.images import ImageLike, MaskLike
-from gar_edge.runtime.sampling import Options
+from gar_edge.runtime.generate.answer import Answer
+from gar_edge.runtime.generate.sampling import Options
+from gar_edge.runtime.pixels.images import ImageLike, MaskLike
 
 DEFAULT = Options(max_new_tokens=128)
 

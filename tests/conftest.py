@@ -7,49 +7,28 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from fake_cuda import FakeCuda, FakeStream
-from fake_onnxruntime import FakeOnnxRuntime
-from fake_tensorrt import FakeTensorRt
+from fakes.cuda import FakeCuda, FakeStream
+from fakes.gpu import FakeGpu
+from fakes.onnxruntime import FakeOnnxRuntime
+from fakes.tensorrt import FakeTensorRt
+from helpers.shapes import SHAPES, SHARDS, SMALLEST
+from helpers.spoilt import write_json
 from safetensors.torch import load_file, save_file
-from spoilt import write_json
 
 from gar_edge.export import forms
 from gar_edge.export.bundle_writer import ExportOptions, export_bundle
 from gar_edge.export.graphs import Precision, TracedGraph
 from gar_edge.export.progress import Silent
 from gar_edge.models.checkpoint import Checkpoint, open_checkpoint, shipped_checkpoint
-from gar_edge.models.sizes import Preset, Size
+from gar_edge.models.sizes import Size
 from gar_edge.models.standin import random_checkpoint_of, write_checkpoint
-from gar_edge.runtime.paths import HOME
-
-# Small, and as unlike each other as the 1B and the 8B are; other ids, depths, tiles and limits than either.
-SHAPES: dict[str, Preset] = {
-    "tied": replace(
-        Size.NANO.preset, tile=56, vision_dim=48, vision_depth=2, vision_heads=3, hidden=64, ffn=96, layers=2, heads=4,
-        kv_heads=2, head_dim=16, first_special_token=300, context=1024, max_tiles=6, rope_theta=5e5,
-        rope_scaling={"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-                      "original_max_position_embeddings": 8192},
-    ),
-    "untied": replace(
-        Size.NANO.preset, architecture="vit_pe_core_gigantic_patch14_448", class_token=False, tied=False, tile=112,
-        vision_dim=32, vision_depth=3, vision_heads=2, vision_mlp_ratio=2.5, hidden=48, ffn=64, layers=3, heads=6,
-        kv_heads=3, head_dim=8, first_special_token=256, context=2048, max_tiles=3, replay_spatial_scale=None,
-    ),
-}  # fmt: skip
-
-
-# The smallest: four patches to a tile, 300 words: 300 bytes and unused places, 12 + 6 special tokens.
-SMALLEST = replace(
-    Size.NANO.preset, tile=28, vision_dim=16, vision_depth=1, vision_heads=2, hidden=16, ffn=24, layers=2, heads=4,
-    kv_heads=2, head_dim=4, first_special_token=300, context=512, max_tiles=4,
-)  # fmt: skip
-SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
+from gar_edge.runtime.files.paths import HOME
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -157,15 +136,6 @@ def own_nano(half_nano: Path, tmp_path: Path) -> Path:
     return shutil.copytree(half_nano, tmp_path / "nano")
 
 
-@dataclass(frozen=True)
-class FakeGpu:
-    """A machine with both TensorRTs and one GPU, all faked."""
-
-    cuda: FakeCuda
-    tensorrt: FakeTensorRt
-    rtx: FakeTensorRt
-
-
 @pytest.fixture
 def cuda() -> FakeCuda:
     """CUDA's runtime, faked."""
@@ -191,7 +161,7 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch, cuda: FakeCuda, trt: FakeTensorRt)
     monkeypatch.setitem(sys.modules, "tensorrt", gpu.tensorrt)
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", gpu.rtx)
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", cuda)
-    monkeypatch.setattr("gar_edge.runtime.backends.nvidia_gpu_is_visible", lambda: cuda.present)
+    monkeypatch.setattr("gar_edge.runtime.engines.choice.nvidia_gpu_is_visible", lambda: cuda.present)
     return gpu
 
 
@@ -200,7 +170,7 @@ def fake_provider(fake_gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch) -> FakeOnn
     """Puts an ONNX Runtime with a CUDA provider, on the faked GPU, in the place of `onnxruntime`."""
     fake = FakeOnnxRuntime(fake_gpu.cuda)
     monkeypatch.setitem(sys.modules, "onnxruntime", fake)
-    monkeypatch.setattr("gar_edge.runtime.cuda_provider._cudnn_can_be_loaded", lambda: fake.cudnn)
+    monkeypatch.setattr("gar_edge.runtime.engines.onnxruntime.cuda_provider._cudnn_can_be_loaded", lambda: fake.cudnn)
     return fake
 
 

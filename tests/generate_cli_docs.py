@@ -13,10 +13,10 @@ import typer
 
 PAGE = Path(__file__).parents[1] / "docs" / "cli.md"
 COMMANDS = {  # as typed -> module with the Typer app
-    "gar-run": "gar_edge.runtime.cli",
+    "gar-run": "gar_edge.runtime.cli.run",
     "gar-export": "gar_edge.export.cli",
-    "gar-engine": "gar_edge.runtime.tensorrt.cli",
-    "gar-bench": "gar_edge.runtime.bench.cli",
+    "gar-engine": "gar_edge.runtime.cli.engine",
+    "gar-bench": "gar_edge.runtime.cli.bench",
     "python -m gar_edge.models.nano": "gar_edge.models.nano.__main__",
 }
 INTRODUCTION = """\

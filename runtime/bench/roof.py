@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gar_edge.runtime.tensorrt.onnx_file import varint
+from gar_edge.runtime.files.onnx_file import varint
 
 BYTES = 256 << 20  # of each array that is read or copied: far beyond any cache
 ROWS, DEPTH, COLUMNS = 512, 2048, 4096  # of the products: a chunk of prefill through a layer of the 1B

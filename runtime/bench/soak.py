@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from gar_edge.runtime.gar import Gar
-from gar_edge.runtime.sampling import Options
+from gar_edge.runtime.generate.sampling import Options
 
 SCENES, REGIONS = 3, 4
 WARM = 0.2  # of the time: caches fill, allocators settle

@@ -11,17 +11,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gar_edge.runtime.answer import Answer
-from gar_edge.runtime.backend import Buffer
-from gar_edge.runtime.backends import open_backend
-from gar_edge.runtime.bundle import Bundle
-from gar_edge.runtime.encode import VisionRunner
+from gar_edge.runtime.bundle.bundle import Bundle
+from gar_edge.runtime.bundle.manifest import Manifest
+from gar_edge.runtime.engines.build_progress import Watch
+from gar_edge.runtime.engines.choice import open_backend
+from gar_edge.runtime.engines.protocol import Buffer
 from gar_edge.runtime.gar import Gar, Scene
-from gar_edge.runtime.images import Extent
-from gar_edge.runtime.manifest import Manifest
-from gar_edge.runtime.sampling import Options
-from gar_edge.runtime.tensorrt.progress import Watch
-from gar_edge.runtime.tiling import Grid
+from gar_edge.runtime.generate.answer import Answer
+from gar_edge.runtime.generate.sampling import Options
+from gar_edge.runtime.model.vision import VisionRunner
+from gar_edge.runtime.pixels.images import Extent
+from gar_edge.runtime.pixels.tiling import Grid
 
 
 @dataclass(frozen=True)

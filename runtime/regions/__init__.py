@@ -15,11 +15,11 @@ from __future__ import annotations
 
 from gar_edge.runtime.regions.cues import Box, Cue, Marks, Points, Scribble
 from gar_edge.runtime.regions.find import RegionLike, Segmenter, box_mask, find_mask
-from gar_edge.runtime.regions.grabcut import grabcut
 from gar_edge.runtime.regions.labels import from_labels
 from gar_edge.runtime.regions.polygons import Polygons, from_polygons
 from gar_edge.runtime.regions.rle import Mask, Runs, from_rle
-from gar_edge.runtime.regions.sam import Sam
+from gar_edge.runtime.regions.segmenters.grabcut import grabcut
+from gar_edge.runtime.regions.segmenters.sam import Sam
 
 __all__ = [
     "Box",

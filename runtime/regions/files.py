@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gar_edge.runtime.errors import GarMaskError
+from gar_edge.runtime.files.fields import Field, read_json
 from gar_edge.runtime.regions.cues import FURTHEST, Box, Points, Scribble
-from gar_edge.runtime.regions.fields import Field, read_json
 from gar_edge.runtime.regions.labels import MaskFile
 from gar_edge.runtime.regions.polygons import Circle, Polygons, read_polygons
 from gar_edge.runtime.regions.rle import Runs, read_runs

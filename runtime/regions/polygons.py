@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gar_edge.runtime.errors import GarMaskError
+from gar_edge.runtime.files.fields import Field
 from gar_edge.runtime.regions.cues import FURTHEST
-from gar_edge.runtime.regions.fields import Field
 from gar_edge.runtime.regions.rle import Mask, checked_size
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gar_edge.runtime.errors import GarMaskError
-from gar_edge.runtime.regions.fields import Field
+from gar_edge.runtime.files.fields import Field
 
 Mask = NDArray[np.bool_]
 

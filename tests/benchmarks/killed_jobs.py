@@ -59,7 +59,7 @@ def main(
         command = [
             sys.executable,
             "-m",
-            "gar_edge.runtime.cli",
+            "gar_edge.runtime.cli.run",
             "--jobs",
             str(write_jobs(folder, jobs, seed)),
             "--jsonl",

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from video_files import square_frame, write_video
+from helpers.video_files import square_frame, write_video
 
 from gar_edge.runtime import Answer, Frame, Gar, GarError, GarMaskError, LiveAnswers, Options
-from gar_edge.runtime.paths import remember_bundle
+from gar_edge.runtime.files.paths import remember_bundle
 
 ROOT = Path(__file__).parents[2]
 SCENE, MASK = ROOT / "examples/scene_1.png", ROOT / "examples/scene_1_mask_0.png"

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import rclpy_stand_in
+from fakes import rclpy as rclpy_stand_in
 from PIL import Image
 
 from gar_edge.runtime import Gar, GarImageError, GarMaskError, GarPromptError, Options

@@ -1,0 +1,1 @@
+"""A bundle on disk: the manifest that describes it, and the folder that is checked when opened."""

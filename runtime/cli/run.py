@@ -1,0 +1,311 @@
+"""`gar-run IMAGE --mask [K=]FILE …`: ask about regions of a picture, or of a video."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gar_edge.runtime.cli.terminal import run_app
+from gar_edge.runtime.engines.names import BackendName
+from gar_edge.runtime.errors import GarPromptError
+
+app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
+
+REGIONS, ANSWER, ENGINE, MANY, VIDEO = "Regions", "Answer", "Model and engine", "Many questions", "Video"
+
+
+@app.command(context_settings={"help_option_names": ["-h", "--help"]})
+def run(
+    image: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[IMAGE]",
+            help="The picture: PNG, JPEG, WebP, … Or a video: a file (.mp4, .avi, .mkv, …; of any name with an option "
+            "of the panel Video), a camera's number or device, an address such as rtsp://… Left out with --jobs.",
+            show_default=False,
+        ),
+    ] = None,
+    mask: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[K=]FILE[#LABEL]",
+            help="A region: an image that is not black where the region is, or one LABEL of a palette or grey image. "
+            "Regions are numbered 0, 1, 2… unless K= says which `<PromptK>` it is. Give one to five.",
+            show_default=False,
+            rich_help_panel=REGIONS,
+        ),
+    ] = None,
+    box: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[K=]X1,Y1,X2,Y2",
+            help="A region: what the box left,upper,right,lower holds, cut out by GrabCut. Pixels; or fractions, where "
+            "all numbers lie within 0…1 and one has a decimal point.",
+            show_default=False,
+            rich_help_panel=REGIONS,
+        ),
+    ] = None,
+    point: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[K=]X,Y",
+            help="A point of a region; several without K=, or of one K=, are one region. With a box of the same K= it "
+            "says more about that region.",
+            show_default=False,
+            rich_help_panel=REGIONS,
+        ),
+    ] = None,
+    not_point: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[K=]X,Y",
+            help="A point that is not of the region.",
+            show_default=False,
+            rich_help_panel=REGIONS,
+        ),
+    ] = None,
+    scribble: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[K=]FILE",
+            help="A region: strokes on black or transparent ground, red ones outside it, all others inside.",
+            show_default=False,
+            rich_help_panel=REGIONS,
+        ),
+    ] = None,
+    regions: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[K=]FILE",
+            help="Several regions: JSON (docs/regions.md; COCO and labelme too), or an image whose labels are regions. "
+            "K= is the first one's number.",
+            show_default=False,
+            rich_help_panel=REGIONS,
+        ),
+    ] = None,
+    box_as_mask: Annotated[
+        bool, typer.Option("--box-as-mask", help="Take boxes as they are.", rich_help_panel=REGIONS)
+    ] = False,
+    sam_encoder: Annotated[
+        Path | None,
+        typer.Option(
+            help="Segment-Anything image encoder (ONNX), instead of GrabCut.",
+            show_default=False,
+            rich_help_panel=REGIONS,
+        ),
+    ] = None,
+    sam_decoder: Annotated[
+        Path | None,
+        typer.Option(help="Segment-Anything mask decoder (ONNX).", show_default=False, rich_help_panel=REGIONS),
+    ] = None,
+    question: Annotated[
+        str | None,
+        typer.Option(
+            "-q",
+            "--question",
+            help="Names the regions as `<Prompt0>`, … Without it the region is described.",
+            show_default=False,
+            rich_help_panel=ANSWER,
+        ),
+    ] = None,
+    max_new_tokens: Annotated[
+        int, typer.Option(min=1, help="Longest answer, in tokens.", rich_help_panel=ANSWER)
+    ] = 1024,
+    max_tiles: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Most tiles beside the thumbnail. Default: the bundle's.",
+            show_default=False,
+            rich_help_panel=ANSWER,
+        ),
+    ] = None,
+    temperature: Annotated[
+        float, typer.Option(min=0.0, help="0: always the likeliest token; above: draw.", rich_help_panel=ANSWER)
+    ] = 0.0,
+    top_p: Annotated[
+        float,
+        typer.Option(min=0.0, max=1.0, help="Draw from the likeliest tokens of this share.", rich_help_panel=ANSWER),
+    ] = 1.0,
+    top_k: Annotated[
+        int, typer.Option(min=0, help="Draw from so many likeliest tokens; 0: all.", rich_help_panel=ANSWER)
+    ] = 0,
+    seed: Annotated[
+        int | None, typer.Option(help="Makes draws repeatable.", show_default=False, rich_help_panel=ANSWER)
+    ] = None,
+    stop: Annotated[
+        list[str] | None,
+        typer.Option(help="A text that ends the answer; may be repeated.", show_default=False, rich_help_panel=ANSWER),
+    ] = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option(
+            min=0.001,
+            help="End the answer after so long. Default: no limit.",
+            show_default=False,
+            rich_help_panel=ANSWER,
+        ),
+    ] = None,
+    speculate: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Guess so many tokens ahead where the text repeats itself; the answer stays the same.",
+            rich_help_panel=ANSWER,
+        ),
+    ] = 0,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json",
+            help="Print one JSON object instead of the text; of a video, one a line for each answered frame.",
+            rich_help_panel=ANSWER,
+        ),
+    ] = False,
+    overlay: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the picture here, with its regions in colours and numbers and the answer beneath.",
+            show_default=False,
+            rich_help_panel=ANSWER,
+        ),
+    ] = None,
+    every: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Ask about every so many frames. Default: one a second of a file's; of a live video the newest, "
+            "whenever the last answer is done.",
+            show_default=False,
+            rich_help_panel=VIDEO,
+        ),
+    ] = None,
+    fps: Annotated[
+        float | None,
+        typer.Option(
+            min=0.001, help="Ask about so many frames a second of video.", show_default=False, rich_help_panel=VIDEO
+        ),
+    ] = None,
+    realtime: Annotated[
+        bool,
+        typer.Option(
+            "--realtime",
+            help="Play a file at its own pace, as a camera: frames that come while an answer is made are dropped.",
+            rich_help_panel=VIDEO,
+        ),
+    ] = False,
+    masks: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[K=]DIR[#LABEL]",
+            help="A region: a folder with a mask for each frame, whose number from 0 on ends the file's name. Without "
+            "it the region of the first frame is followed.",
+            show_default=False,
+            rich_help_panel=VIDEO,
+        ),
+    ] = None,
+    interactive: Annotated[
+        bool,
+        typer.Option(
+            "--interactive", help="Keep asking about the same picture; :help lists commands.", rich_help_panel=MANY
+        ),
+    ] = False,
+    jobs: Annotated[
+        Path | None,
+        typer.Option(
+            help="Answer all jobs of a .json or .jsonl file: picture, regions and question each.",
+            show_default=False,
+            rich_help_panel=MANY,
+        ),
+    ] = None,
+    jsonl: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where --jobs writes: a JSON line per job. Jobs that are there already are left out.",
+            show_default=False,
+            rich_help_panel=MANY,
+        ),
+    ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            "-m",
+            "--model",
+            help="Bundle folder. Default: the one exported last.",
+            show_default=False,
+            rich_help_panel=ENGINE,
+        ),
+    ] = None,
+    backend: Annotated[
+        BackendName,
+        typer.Option(
+            help="The engine. auto: on a GPU TensorRT or else cuda (ONNX Runtime there), if they can be had; else "
+            "onnxruntime on the processor.",
+            rich_help_panel=ENGINE,
+        ),
+    ] = BackendName.AUTO,
+    compat: Annotated[
+        bool,
+        typer.Option(
+            "--compat", help="Answer with the decoder that gar-export --compat wrote.", rich_help_panel=ENGINE
+        ),
+    ] = False,
+    threads: Annotated[int, typer.Option(min=0, help="Processor threads; 0: all cores.", rich_help_panel=ENGINE)] = 0,
+) -> None:
+    """Describe a region of a picture or video, or answer a question about several.
+
+    `gar-run photo.jpg --mask cup.png`
+
+    `gar-run photo.jpg --box 0=10,20,90,110 --point 1=200,150 -q "Is <Prompt0> on <Prompt1>?"`
+
+    `gar-run drive.mp4 --box 10,20,90,110 --fps 2 --json`
+    """
+    from gar_edge.runtime.cli.asking import Engine, Output, answer_jobs, ask_about
+    from gar_edge.runtime.cli.region_options import RegionArguments, choose_segmenter
+    from gar_edge.runtime.cli.watching import Choice, watch_video
+    from gar_edge.runtime.generate.sampling import Options
+    from gar_edge.runtime.video.capture import names_video
+
+    given = RegionArguments(
+        mask or (), box or (), point or (), not_point or (), scribble or (), regions or (), masks or ()
+    )
+    video = bool(every or fps or realtime or masks)
+    engine = Engine(model, backend.value, compat, threads)
+    output = Output(as_json, overlay, max_new_tokens)
+    try:
+        options = Options(
+            max_new_tokens, temperature, top_p, top_k, seed, tuple(stop or ()), seconds=seconds, speculate=speculate
+        )
+    except GarPromptError as error:
+        raise typer.BadParameter(str(error)) from None
+    if (jobs is None) != (jsonl is None):
+        raise typer.BadParameter("--jobs FILE and --jsonl FILE go together: what is asked, and where the answers go")
+    if jobs is not None and jsonl is not None:
+        if image or given or video or question is not None or interactive or overlay or as_json:
+            raise typer.BadParameter("with --jobs, pictures, regions and questions stand in its file")
+        segment = choose_segmenter(box_as_mask, sam_encoder, sam_decoder, threads)
+        answer_jobs(jobs, jsonl, engine, options, segment, max_tiles)
+        return
+    if image is None:
+        raise typer.BadParameter("no picture given", param_hint="IMAGE")
+    if not given:
+        raise typer.BadParameter("no region given: mark one with --mask, --box, --point, --scribble or --regions")
+    segment = choose_segmenter(box_as_mask, sam_encoder, sam_decoder, threads)
+    if video or names_video(image):
+        if interactive or overlay is not None:
+            raise typer.BadParameter("--interactive and --overlay are for pictures, not for videos")
+        choice = Choice(every, fps)
+        watch_video(image, realtime, choice, given, question, engine, options, segment, max_tiles, as_json)
+        return
+    ask_about(Path(image), given, question, interactive, engine, options, segment, max_tiles, output)
+
+
+def main() -> None:
+    """Entry point of `gar-run`."""
+    run_app(app)
+
+
+if __name__ == "__main__":
+    main()

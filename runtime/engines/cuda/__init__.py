@@ -1,0 +1,1 @@
+"""CUDA's runtime and memory, shared by every engine on a GPU."""

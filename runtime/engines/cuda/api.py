@@ -1,0 +1,79 @@
+"""CUDA's runtime through cuda-python: results unpacked, failures raised, the device described."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+from gar_edge.runtime.engines.host_memory import available_memory
+from gar_edge.runtime.errors import GarBackendError
+
+_MODULES = ("cuda.bindings.runtime", "cuda.cudart")  # from cuda-python 12.6 on, and before (JetPack 6's CUDA 12)
+DEVICE = 0  # CUDA_VISIBLE_DEVICES chooses another
+
+
+@dataclass(frozen=True)
+class Device:
+    """A GPU. compute_capability: "8.7". name None: any GPU of that capability."""
+
+    compute_capability: str
+    name: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name or 'any GPU'} of compute capability {self.compute_capability}"
+
+
+class Cuda:
+    """CUDA's runtime API on the first visible device."""
+
+    def __init__(self, api: Any) -> None:
+        self.api = api
+
+    @classmethod
+    def load(cls) -> Cuda:
+        """Import cuda-python, in its newer or its older layout."""
+        for module in _MODULES:
+            try:
+                return cls(importlib.import_module(module))
+            except ImportError:
+                continue
+        raise GarBackendError(
+            "cuda-python is not installed; pip install cuda-python of the major version of your CUDA "
+            "('gar-edge[tensorrt]' and 'gar-edge[rtx]' bring it)"
+        )
+
+    def call(self, name: str, *arguments: Any) -> Any:
+        """Call a function of the runtime; its result without the status, which raises `GarBackendError`."""
+        status, *values = getattr(self.api, name)(*arguments)
+        if int(status) != 0:
+            text = self.api.cudaGetErrorString(status)[1]
+            raise CudaError(f"{name} failed: {text.decode() if isinstance(text, bytes) else text}", int(status))
+        return values[0] if len(values) == 1 else tuple(values)
+
+    def device(self) -> Device:
+        """The GPU that everything runs on; `GarBackendError` where there is none."""
+        try:
+            self.call("cudaGetDeviceCount")
+        except CudaError as error:
+            raise GarBackendError(f"no NVIDIA GPU can be used here ({error})") from None
+        major, minor = self._attribute("ComputeCapabilityMajor"), self._attribute("ComputeCapabilityMinor")
+        name = self.call("cudaGetDeviceProperties", DEVICE).name
+        return Device(f"{major}.{minor}", name.decode() if isinstance(name, bytes) else str(name))
+
+    def free_memory(self) -> int:
+        """Bytes that can still be allocated. A Jetson's GPU shares the memory of its CPU, and caches count as free."""
+        free, _ = self.call("cudaMemGetInfo")
+        shared = available_memory() if self._attribute("Integrated") else 0
+        return shared or int(free)
+
+    def _attribute(self, name: str) -> int:
+        return int(self.call("cudaDeviceGetAttribute", getattr(self.api.cudaDeviceAttr, f"cudaDevAttr{name}"), DEVICE))
+
+
+class CudaError(GarBackendError):
+    """A call of CUDA failed; `status` is its number."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status

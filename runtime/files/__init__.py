@@ -1,0 +1,1 @@
+"""Reading and writing files: where they live, JSON from outside, ONNX bytes."""

@@ -1,0 +1,1 @@
+"""From a question about regions to text."""

@@ -1,0 +1,136 @@
+"""Questions about regions to token ids, in the released model's wording."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jinja2
+import numpy as np
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from gar_edge.runtime.bundle.manifest import Prompt
+from gar_edge.runtime.errors import GarPromptError
+
+_REGION = re.compile(r"<Prompt\d+>")
+
+
+@dataclass(frozen=True)
+class Region:
+    """What the formats see of a region: its name `<PromptK>` and the text of its replay token."""
+
+    name: str
+    replay: str
+
+
+@dataclass(frozen=True)
+class Turn:
+    """How a conversation went on: the answer to the question before, and the next question."""
+
+    answer: str
+    question: str
+
+
+class PromptBuilder:
+    """Renders, tokenises and expands prompts; one per loaded bundle."""
+
+    def __init__(self, spec: Prompt, tile_tokens: int, tokenizer: Tokenizer, chat_template: str) -> None:
+        # The environment in which transformers renders chat templates.
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        )
+        environment.globals["raise_exception"] = _raise
+        try:
+            self._chat = environment.from_string(chat_template)
+        except jinja2.TemplateError as error:
+            raise GarPromptError(f"the chat template cannot be used: {error}") from None
+        plain = ImmutableSandboxedEnvironment(keep_trailing_newline=True)
+        self._describe = plain.from_string(spec.describe_format)
+        self._ask = plain.from_string(spec.ask_format)
+        self._spec = spec
+        self._tile_tokens = tile_tokens
+        self._tokenizer = tokenizer
+        self._special = {token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special}
+
+    def check(self, question: str | None, numbers: Sequence[int]) -> None:
+        """Raise `GarPromptError` unless the question names exactly the given regions, one to five of them."""
+        known = self._spec.regions
+        if not numbers:
+            raise GarPromptError("no region given: mark at least one with a mask, a box or points")
+        if len(numbers) > len(known):
+            raise GarPromptError(f"{len(numbers)} regions given, the model takes at most {len(known)} in one prompt")
+        for number in numbers:
+            if not 0 <= number < len(known):
+                raise GarPromptError(f"region {number} does not exist; they are numbered 0 to {len(known) - 1}")
+        if question is None:
+            if len(numbers) != 1:
+                raise GarPromptError(f"{len(numbers)} regions need a question that names them, e.g. 'Is {known[0]} …?'")
+            return
+        if not question.strip():
+            raise GarPromptError("the question is empty; leave it out to have the region described")
+        self.check_words(question, numbers)
+        unnamed = {known[number] for number in numbers} - set(_REGION.findall(question))
+        if unnamed:
+            raise GarPromptError(f"the question does not name {_list(unnamed)}; name every region that has a mask")
+
+    def check_words(self, question: str, numbers: Sequence[int]) -> None:
+        """Raise `GarPromptError` for a question that is empty, names a region that is not given, or reserved words."""
+        if not question.strip():
+            raise GarPromptError("the question is empty")
+        try:
+            question.encode()
+        except UnicodeEncodeError:
+            raise GarPromptError("the question holds bytes or half characters that are no text; correct them") from None
+        known = self._spec.regions
+        foreign = set(_REGION.findall(question)) - {known[number] for number in numbers}
+        if foreign:
+            raise GarPromptError(f"the question names {_list(foreign)}, for which no mask was given")
+        for text in sorted(self._special - set(known)):
+            if text in question:
+                raise GarPromptError(f"the question contains {text}, which the model reserves; remove it")
+
+    def build(
+        self, question: str | None, numbers: Sequence[int], tiles: int, turns: Sequence[Turn] = ()
+    ) -> NDArray[np.int64]:
+        """Token ids [S] for `tiles` tiles (the thumbnail counted), image and replay tokens repeated per feature.
+
+        turns: what followed the first question, which alone introduces picture and regions.
+        """
+        self.check(question, numbers)
+        for turn in turns:
+            self.check_words(turn.question, numbers)
+        regions = [Region(self._spec.regions[k], self._spec.replay_texts[k]) for k in sorted(numbers)]
+        if question is None:
+            text = self._describe.render(region=regions[0])
+        else:
+            text = self._ask.render(regions=regions, question=question)
+        messages: list[dict[str, Any]] = [
+            {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}
+        ]
+        for turn in turns:
+            messages += [_say("assistant", turn.answer), _say("user", turn.question)]
+        try:
+            chat = self._chat.render(messages=messages, add_generation_prompt=True, bos_token=self._spec.begin_text)
+        except jinja2.TemplateError as error:
+            raise GarPromptError(f"the chat template failed: {error}") from None
+        ids = np.asarray(self._tokenizer.encode(chat, add_special_tokens=False).ids, np.int64)
+        repeats = np.ones_like(ids)
+        repeats[ids == self._spec.image_token] = tiles * self._tile_tokens
+        repeats[np.isin(ids, self._spec.replay_tokens)] = self._tile_tokens
+        return np.repeat(ids, repeats)
+
+
+def _say(role: str, text: str) -> dict[str, Any]:
+    return {"role": role, "content": [{"type": "text", "text": text}]}
+
+
+def _raise(message: str) -> None:
+    raise jinja2.TemplateError(message)
+
+
+def _list(names: set[str]) -> str:
+    return " and ".join(sorted(names))

@@ -1,0 +1,48 @@
+"""An answer's tokens and text while they come, and why they ended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tokenizers import Tokenizer
+
+from gar_edge.runtime.generate.answer import FinishReason
+from gar_edge.runtime.generate.sampling import Options
+from gar_edge.runtime.generate.text import TextStream
+
+
+class Transcript:
+    """`tokens`: all that came, the stop token included; `text`: what they say; `reason`: None while more may come."""
+
+    def __init__(self, tokenizer: Tokenizer, stop_tokens: Sequence[int], options: Options, room: int) -> None:
+        """room: tokens that fit at most."""
+        self.tokens: list[int] = []
+        self.text = ""
+        self.reason: FinishReason | None = None
+        self._room = room
+        self._stop_tokens = stop_tokens
+        self._stream = TextStream(tokenizer, options.stop)
+
+    def push(self, token: int) -> str:
+        """Take a token; the text that is certain by now, often empty."""
+        self.tokens.append(token)
+        new = ""
+        if token in self._stop_tokens:
+            self.reason = "stop"
+        else:
+            new = self._stream.push(token)
+            if self._stream.stopped:
+                self.reason = "stop"
+            elif len(self.tokens) == self._room:
+                self.reason = "length"
+        if self.reason is not None:
+            new += self._stream.finish()
+        self.text += new
+        return new
+
+    def end(self, reason: FinishReason) -> str:
+        """No more tokens will come; the text that was held back."""
+        self.reason = reason
+        rest = self._stream.finish()
+        self.text += rest
+        return rest

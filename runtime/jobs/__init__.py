@@ -1,0 +1,1 @@
+"""Many questions in one run, each answered exactly once."""

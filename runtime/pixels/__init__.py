@@ -1,0 +1,1 @@
+"""Pictures as arrays, and the tiles that the encoder takes."""

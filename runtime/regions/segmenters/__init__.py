@@ -1,0 +1,1 @@
+"""What makes a mask of a box, points or a scribble."""

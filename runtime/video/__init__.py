@@ -1,0 +1,1 @@
+"""Frames, and where regions are in them."""

@@ -1,0 +1,17 @@
+"""A machine with both TensorRTs and one GPU, all faked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fakes.cuda import FakeCuda
+from fakes.tensorrt import FakeTensorRt
+
+
+@dataclass(frozen=True)
+class FakeGpu:
+    """A machine with both TensorRTs and one GPU, all faked."""
+
+    cuda: FakeCuda
+    tensorrt: FakeTensorRt
+    rtx: FakeTensorRt
