@@ -31,9 +31,10 @@ from gar_edge.export.validate import Report, validate
 from gar_edge.export.weights_file import DataFile, Stored, parameter_bytes, point_at, stream_weights
 from gar_edge.models.checkpoint import Checkpoint
 from gar_edge.models.weights import TOKEN_TABLE, Recipe
-from gar_edge.runtime.bundle.bundle import remember_digests, sha256
+from gar_edge.runtime.bundle.bundle import remember_digests
 from gar_edge.runtime.bundle.manifest import FILE, FileEntry, Graph, Manifest
 from gar_edge.runtime.errors import GarExportError, GarOptionError, GarValidationError
+from gar_edge.runtime.files.digests import sha256
 from gar_edge.runtime.files.paths import remember_bundle
 
 _ABANDONED = 3600  # seconds

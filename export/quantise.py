@@ -24,11 +24,12 @@ from gar_edge.export.graphs import Precision
 from gar_edge.export.progress import STEPS, Progress
 from gar_edge.models.checkpoint import Checkpoint
 from gar_edge.models.weights import expected_shapes
-from gar_edge.runtime.bundle.bundle import Bundle, sha256
+from gar_edge.runtime.bundle.bundle import Bundle
 from gar_edge.runtime.bundle.manifest import FileEntry, Manifest
 from gar_edge.runtime.engines.choice import CPU_ENGINE
 from gar_edge.runtime.engines.onnxruntime.processor import OnnxRuntimeBackend
 from gar_edge.runtime.errors import GarOptionError
+from gar_edge.runtime.files.digests import sha256
 from gar_edge.runtime.gar import Gar
 from gar_edge.runtime.generate.prompt import PromptBuilder
 

@@ -16,8 +16,8 @@ from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import WeakFileLock, build_hf_headers  # type: ignore[attr-defined]
 
 from gar_edge.models.checkpoint import CONFIG, INDEX, WEIGHTS, Checkpoint, open_checkpoint, shard_names
-from gar_edge.runtime.bundle.bundle import sha256
 from gar_edge.runtime.errors import GarError, GarHubError
+from gar_edge.runtime.files.digests import sha256
 
 _SMALL = ["*.json", "*.jinja"]  # never remote code; weights one by one, see _fetch
 _SHA256 = 64  # hexadecimal digits

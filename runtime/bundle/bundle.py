@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +14,7 @@ from tokenizers import Tokenizer
 
 from gar_edge.runtime.bundle.manifest import FILE, SCHEMA, Graph, Manifest
 from gar_edge.runtime.errors import GarBundleError
-from gar_edge.runtime.files.paths import home
+from gar_edge.runtime.files.digests import KnownDigests
 
 
 @dataclass(frozen=True)
@@ -129,7 +127,7 @@ def _verify(folder: Path, manifest: Manifest) -> None:
         read.add(manifest.token_table.scales)
     if unlisted := sorted(read - manifest.files.keys()):
         raise GarBundleError(f"{folder / FILE}: no SHA-256 of {', '.join(unlisted)}; export the bundle again")
-    known = _KnownDigests(folder)
+    known = KnownDigests(folder)
     for name, expected in manifest.files.items():
         path = folder / name
         try:
@@ -155,58 +153,7 @@ def _verify(folder: Path, manifest: Manifest) -> None:
 
 def remember_digests(folder: Path, manifest: Manifest) -> None:
     """Note the digests of files just written, so that the first opening need not compute them again."""
-    known = _KnownDigests(folder)
+    known = KnownDigests(folder)
     for name, entry in manifest.files.items():
         known.note(name, (folder / name).stat(), entry.sha256)
     known.save()
-
-
-class _KnownDigests:
-    """Digests computed before, each with the state of its file, in the per-user directory."""
-
-    def __init__(self, folder: Path) -> None:
-        key = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
-        self._path = home() / "verified" / f"{key}.json"
-        self._changed = False
-        try:
-            entries = json.loads(self._path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            entries = {}
-        self._entries: dict[str, Any] = entries if isinstance(entries, dict) else {}
-
-    def digest(self, name: str, path: Path, status: os.stat_result) -> str:
-        """The file's SHA-256, computed only if its state is not the noted one."""
-        entry = self._entries.get(name)
-        if isinstance(entry, list) and entry[:-1] == _state(status):
-            return str(entry[-1])
-        digest = sha256(path)
-        self.note(name, status, digest)
-        return digest
-
-    def note(self, name: str, status: os.stat_result, digest: str) -> None:
-        self._entries[name] = [*_state(status), digest]
-        self._changed = True
-
-    def save(self) -> None:
-        if not self._changed:
-            return
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            scratch = self._path.with_suffix(f".{os.getpid()}")
-            scratch.write_text(json.dumps(self._entries), encoding="utf-8")
-            scratch.replace(self._path)
-        except OSError:
-            return  # a read-only home only costs the next opening some time
-
-
-def _state(status: os.stat_result) -> list[int]:
-    return [status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns]
-
-
-def sha256(path: Path) -> str:
-    """A file's SHA-256 in hex, read in pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 22):
-            digest.update(piece)
-    return digest.hexdigest()

@@ -13,12 +13,12 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from gar_edge.runtime.bundle.bundle import sha256
 from gar_edge.runtime.engines.names import ReplayForm
 from gar_edge.runtime.engines.roi_replay_plugin import is_registered, register_replay_plugin
 from gar_edge.runtime.engines.roi_replay_plugin.kernel import SOURCES
 from gar_edge.runtime.engines.tensorrt.installed import Library
 from gar_edge.runtime.errors import GarBackendError
+from gar_edge.runtime.files.digests import sha256
 
 # The plugin as both forms register it: name, version, namespace.
 _PLUGIN = ("RoiReplay", "1", "gar")

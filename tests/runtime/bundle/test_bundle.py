@@ -12,8 +12,9 @@ import pytest
 from helpers.needs import ANOTHER_USER
 from helpers.spoilt import edit_json, refused_bundle
 
-from gar_edge.runtime import bundle as bundles
-from gar_edge.runtime.bundle.bundle import Bundle, sha256
+from gar_edge.runtime.bundle.bundle import Bundle
+from gar_edge.runtime.files import digests as bundles
+from gar_edge.runtime.files.digests import sha256
 from gar_edge.runtime.files.paths import HOME
 
 FILES = ("encoder.onnx", "encoder.onnx.data", "roi_replay.onnx", "decoder.onnx", "decoder.onnx.data",

@@ -66,7 +66,7 @@ def test_regions_side_by_side_on_caches_that_grow(
 ) -> None:
     """Prompts take several runs, answers end at different steps, and a third region waits for a place."""
     for module in ("in_place", "sequence_batch"):
-        monkeypatch.setattr(f"gar_edge.runtime.{module}.STEPS_AHEAD", 1)
+        monkeypatch.setattr(f"gar_edge.runtime.model.{module}.STEPS_AHEAD", 1)
     masks = [EXAMPLES / f"scene_1_mask_{number}.png" for number in range(3)]
     found: dict[str, list[tuple[int, ...]]] = {}
     for backend in ("cuda", "onnxruntime"):
