@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gar_edge.runtime.errors import GarCalibrationError, GarImageError
 from gar_edge.runtime.files.fields import Field, read_json
-from gar_edge.runtime.pixels.images import load_image
+from gar_edge.runtime.images.loading import load_image
 from gar_edge.runtime.regions.files import read_segmentation
 from gar_edge.runtime.regions.find import Marked
 from gar_edge.runtime.regions.labels import MaskFile

@@ -28,7 +28,7 @@ from gar_edge.models.weights import (
 )  # fmt: skip
 from gar_edge.runtime.bundle.manifest import Preprocess
 from gar_edge.runtime.errors import GarCalibrationError
-from gar_edge.runtime.pixels.preprocess import normalise
+from gar_edge.runtime.images.preprocess import normalise
 
 SCORES = 1 << 28  # bytes of attention scores at once
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from gar_edge.calibration.annotations import REMEDY, Entry, read_folder
 from gar_edge.runtime.errors import GarCalibrationError, GarError
-from gar_edge.runtime.pixels.images import fit_mask, load_image
+from gar_edge.runtime.images.loading import fit_mask, load_image
 from gar_edge.runtime.regions.find import Marked
 from gar_edge.runtime.regions.rle import Mask
 

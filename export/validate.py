@@ -31,9 +31,9 @@ from gar_edge.runtime.engines.onnxruntime.processor import OnnxRuntimeBackend
 from gar_edge.runtime.errors import GarError
 from gar_edge.runtime.gar import Gar
 from gar_edge.runtime.generate.sampling import Options
+from gar_edge.runtime.images.loading import mask_box
+from gar_edge.runtime.images.preprocess import cut_mask, normalise
 from gar_edge.runtime.model.decoder import DecoderRunner
-from gar_edge.runtime.pixels.images import mask_box
-from gar_edge.runtime.pixels.preprocess import cut_mask, normalise
 
 # Smallest cosine and largest relative L2 distance between graph and torch (torch always in float32).
 # int8: of two forms of one quantisation, where float16 moves a value over a step of its rounding here and there.

@@ -26,10 +26,10 @@ from gar_edge.runtime.generate.request import Picture, Request
 from gar_edge.runtime.generate.reuse import FeatureCache, KeptSequence
 from gar_edge.runtime.generate.sampling import Options
 from gar_edge.runtime.generate.stream import AnswerStream
+from gar_edge.runtime.images.loading import ImageLike, load_image
+from gar_edge.runtime.images.preprocess import Tiles, cut_tiles
 from gar_edge.runtime.model.decoder import DecoderRunner
 from gar_edge.runtime.model.vision import VisionRunner
-from gar_edge.runtime.pixels.images import ImageLike, load_image
-from gar_edge.runtime.pixels.preprocess import Tiles, cut_tiles
 from gar_edge.runtime.regions.find import RegionLike, find_mask
 
 BATCH = 8

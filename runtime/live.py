@@ -12,7 +12,7 @@ from gar_edge.runtime.errors import GarError
 from gar_edge.runtime.gar import Gar
 from gar_edge.runtime.generate.answer import Answer
 from gar_edge.runtime.generate.sampling import Options
-from gar_edge.runtime.pixels.images import ImageLike, MaskLike
+from gar_edge.runtime.images.loading import ImageLike, MaskLike
 
 DEFAULT = Options(max_new_tokens=128)
 

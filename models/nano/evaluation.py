@@ -17,9 +17,9 @@ from gar_edge.models.nano.exam import Question
 from gar_edge.models.nano.scenes import Mask
 from gar_edge.runtime import Gar, Scene
 from gar_edge.runtime.engines.protocol import Buffer
+from gar_edge.runtime.images.loading import Extent
+from gar_edge.runtime.images.tiling import Grid
 from gar_edge.runtime.model.vision import VisionRunner
-from gar_edge.runtime.pixels.images import Extent
-from gar_edge.runtime.pixels.tiling import Grid
 
 FACTS = "describe_facts"  # share of a description's attributes that are stated and true
 SWAP = "swap"  # both the question and the same with the two masks swapped answered right

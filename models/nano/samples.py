@@ -21,8 +21,8 @@ from gar_edge.models.nano.tasks import Asked
 from gar_edge.models.nano.truth import Truth
 from gar_edge.models.nano.vocabulary import COLOURS, FILLS, SHAPES, SIZES
 from gar_edge.runtime.bundle.manifest import Preprocess
-from gar_edge.runtime.pixels.preprocess import cut_mask, cut_tiles
-from gar_edge.runtime.pixels.tiling import choose_grid
+from gar_edge.runtime.images.preprocess import cut_mask, cut_tiles
+from gar_edge.runtime.images.tiling import choose_grid
 
 MOST_THINGS = 6
 LOOKUPS = 12

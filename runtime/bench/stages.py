@@ -19,9 +19,9 @@ from gar_edge.runtime.engines.protocol import Buffer
 from gar_edge.runtime.gar import Gar, Scene
 from gar_edge.runtime.generate.answer import Answer
 from gar_edge.runtime.generate.sampling import Options
+from gar_edge.runtime.images.loading import Extent
+from gar_edge.runtime.images.tiling import Grid
 from gar_edge.runtime.model.vision import VisionRunner
-from gar_edge.runtime.pixels.images import Extent
-from gar_edge.runtime.pixels.tiling import Grid
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,9 @@ from gar_edge.runtime.gar import Gar, Scene
 from gar_edge.runtime.generate.answer import Answer
 from gar_edge.runtime.generate.sampling import Options
 from gar_edge.runtime.generate.stream import AnswerStream
+from gar_edge.runtime.images.loading import load_image
 from gar_edge.runtime.jobs.log import JobLog
 from gar_edge.runtime.jobs.run import read_jobs, run_jobs
-from gar_edge.runtime.pixels.images import load_image
 from gar_edge.runtime.regions.find import Segmenter
 from gar_edge.runtime.regions.overlay import check_writable, draw_overlay
 from gar_edge.runtime.regions.rle import Mask

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from gar_edge.runtime.pixels.tiling import Grid
+from gar_edge.runtime.images.tiling import Grid
 
 FinishReason = Literal["stop", "length", "cancelled", "timeout"]
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gar_edge.runtime.errors import GarMaskError
-from gar_edge.runtime.pixels.images import ImageLike, fit_mask, load_colours
+from gar_edge.runtime.images.loading import ImageLike, fit_mask, load_colours
 
 Bounds = tuple[int, int, int, int]
 Pixels = NDArray[np.intp]

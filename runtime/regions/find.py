@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gar_edge.runtime.errors import GarMaskError
-from gar_edge.runtime.pixels.images import MaskLike, fit_mask, load_mask
+from gar_edge.runtime.images.loading import MaskLike, fit_mask, load_mask
 from gar_edge.runtime.regions.cues import Box, Cue, Points, Scribble
 from gar_edge.runtime.regions.rle import Mask
 from gar_edge.runtime.regions.segmenters.grabcut import grabcut

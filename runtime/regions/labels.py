@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from gar_edge.runtime.errors import GarMaskError
-from gar_edge.runtime.pixels.images import MaskLike, load_labels, load_mask
+from gar_edge.runtime.images.loading import MaskLike, load_labels, load_mask
 from gar_edge.runtime.regions.rle import Mask
 
 _MOST_LABELS = 1000  # more are a photograph, not labels

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from gar_edge.runtime.errors import GarMaskError
-from gar_edge.runtime.pixels.images import fit_mask
+from gar_edge.runtime.images.loading import fit_mask
 from gar_edge.runtime.regions.rle import Mask
 from gar_edge.runtime.video.capture import VideoFrame
 from gar_edge.runtime.video.frame_masks import FrameMasks

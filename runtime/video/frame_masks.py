@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from gar_edge.runtime.errors import GarMaskError
-from gar_edge.runtime.pixels.images import load_labels, load_mask
+from gar_edge.runtime.images.loading import load_labels, load_mask
 from gar_edge.runtime.regions.rle import Mask
 
 _DIGITS = re.compile(r"\d+")

@@ -24,7 +24,7 @@ from gar_edge.models.weights import (
     encoder_recipes,
     load_parameters,
 )
-from gar_edge.runtime.pixels.preprocess import normalise
+from gar_edge.runtime.images.preprocess import normalise
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import rclpy as rclpy_stand_in
 from PIL import Image
 
+from examples import rclpy_stand_in
 from gar_edge.runtime import Gar, GarImageError, GarMaskError, GarPromptError, Options
 
 ROOT = Path(__file__).parents[2]

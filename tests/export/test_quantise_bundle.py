@@ -31,7 +31,7 @@ from gar_edge.models.sizes import Preset
 from gar_edge.models.standin import random_checkpoint_of
 from gar_edge.runtime import Gar, Options
 from gar_edge.runtime.errors import GarOptionError
-from gar_edge.runtime.pixels.preprocess import cut_mask, cut_tiles
+from gar_edge.runtime.images.preprocess import cut_mask, cut_tiles
 
 FUSED = {"MatMulIntegerToFloat", "QGemm", "MatMulNBits", "DynamicQuantizeMatMul"}
 

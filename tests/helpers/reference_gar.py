@@ -13,7 +13,7 @@ from helpers.shapes import SHAPES
 from tokenizers import Tokenizer
 
 from gar_edge.models.checkpoint import Checkpoint
-from gar_edge.runtime.pixels.tiling import choose_grid
+from gar_edge.runtime.images.tiling import choose_grid
 
 SYSTEM = (
     "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nYou are a helpful language and vision assistant. "

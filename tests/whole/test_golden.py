@@ -12,8 +12,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from gar_edge.runtime.gar import Gar
-from gar_edge.runtime.pixels.images import load_image, load_mask, mask_box
-from gar_edge.runtime.pixels.preprocess import cut_mask, cut_tiles, normalise
+from gar_edge.runtime.images.loading import load_image, load_mask, mask_box
+from gar_edge.runtime.images.preprocess import cut_mask, cut_tiles, normalise
 
 GOLDEN = Path(os.environ.get("GAR_EDGE_GOLDEN", Path(__file__).parents[3] / "shared" / "golden"))
 MODELS = ("gar-tiny-1b", "gar-tiny-8b")

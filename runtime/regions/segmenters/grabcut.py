@@ -12,7 +12,7 @@ import warnings
 import numpy as np
 from numpy.typing import NDArray
 
-from gar_edge.runtime.pixels.images import fit_mask
+from gar_edge.runtime.images.loading import fit_mask
 from gar_edge.runtime.regions.cues import Bounds, Cue, Marks, Pixels, spaced
 from gar_edge.runtime.regions.rle import Mask
 

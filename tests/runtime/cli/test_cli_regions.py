@@ -13,7 +13,7 @@ from gar_edge.runtime import AnswerStream, Box, Options, Points, Scene, Scribble
 from gar_edge.runtime.cli.region_options import RegionArguments, choose_segmenter, read_arguments
 from gar_edge.runtime.cli.run import app
 from gar_edge.runtime.errors import GarBackendError, GarMaskError
-from gar_edge.runtime.pixels.images import load_image
+from gar_edge.runtime.images.loading import load_image
 from gar_edge.runtime.regions import box_mask, grabcut
 from gar_edge.runtime.regions.labels import MaskFile
 

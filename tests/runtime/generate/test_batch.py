@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from gar_edge.runtime import Answer, Gar, GarBackendError, GarMaskError, GarPromptError, Options
+from gar_edge.runtime.images.loading import ImageLike, MaskLike
 from gar_edge.runtime.model.sequence_batch import SequenceBatch
-from gar_edge.runtime.pixels.images import ImageLike, MaskLike
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 QUESTION = "Is <Prompt0> left of <Prompt3>?"

@@ -11,7 +11,7 @@ from helpers.spoilt import one_line
 from PIL import Image
 
 from gar_edge.runtime.errors import GarMaskError
-from gar_edge.runtime.pixels.images import fit_mask, load_mask, mask_box
+from gar_edge.runtime.images.loading import fit_mask, load_mask, mask_box
 
 pytestmark = pytest.mark.filterwarnings("error")  # whatever is handled is handled silently
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gar_edge.runtime.bundle.manifest import Preprocess
-from gar_edge.runtime.pixels.resize import resize
-from gar_edge.runtime.pixels.tiling import Grid, choose_grid
+from gar_edge.runtime.images.resize import resize
+from gar_edge.runtime.images.tiling import Grid, choose_grid
 
 
 @dataclass(frozen=True)

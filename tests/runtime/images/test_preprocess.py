@@ -7,9 +7,9 @@ import torch.nn.functional as F
 
 from gar_edge.runtime import GarPromptError
 from gar_edge.runtime.bundle.manifest import Preprocess
-from gar_edge.runtime.pixels.preprocess import cut_mask, cut_tiles, normalise
-from gar_edge.runtime.pixels.resize import resize
-from gar_edge.runtime.pixels.tiling import choose_grid
+from gar_edge.runtime.images.preprocess import cut_mask, cut_tiles, normalise
+from gar_edge.runtime.images.resize import resize
+from gar_edge.runtime.images.tiling import choose_grid
 
 SPEC = Preprocess(8, 4, 1 / 255, (0.5, 0.4, 0.3), (0.5, 0.25, 0.2))
 

@@ -1,0 +1,7 @@
+"""Pictures and masks as arrays, and the tiles that the encoder takes of them."""
+
+from __future__ import annotations
+
+from gar_edge.runtime.images.loading import ImageLike, MaskLike, load_image, load_labels, load_mask
+
+__all__ = ["ImageLike", "MaskLike", "load_image", "load_labels", "load_mask"]

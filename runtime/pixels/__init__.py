@@ -1,1 +1,0 @@
-"""Pictures as arrays, and the tiles that the encoder takes."""
