@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gar_edge.calibration.observe import Spoken
-from gar_edge.runtime.gar import Gar
+from gar_edge.runtime.generate.pipeline import Pipeline
+from gar_edge.runtime.model.start import start_sequence
 
 
 @dataclass(frozen=True)
@@ -53,21 +54,21 @@ class Loss:
         return {"encoder": asdict(self.encoder), "decoder": decoder}
 
 
-def measure(gar: Gar, reference: Sequence[Spoken]) -> Loss:
+def measure(pipeline: Pipeline, reference: Sequence[Spoken]) -> Loss:
     """Run a bundle over the float model's own prompts and answers."""
     features, logits = _Sums(), _Sums()
     agreed, divergences = 0, []
     for spoken in reference:
         sample = spoken.prepared
-        encoded = gar.vision.encode(sample.pixels, sample.mask)
+        encoded = pipeline.vision.encode(sample.pixels, sample.mask)
         features.add(encoded.read(), spoken.features.numpy())
-        replayed = gar.vision.replay(encoded, sample.grid, sample.boxes)
-        hidden = gar.manifest.dimensions.hidden
-        embeds = np.array(gar.bundle.embed(sample.ids), np.float32)
-        embeds[sample.ids == gar.manifest.prompt.image_token] = encoded.read().reshape(-1, hidden)
+        replayed = pipeline.vision.roi_replay(encoded, sample.grid, sample.boxes)
+        hidden = pipeline.manifest.dimensions.hidden
+        embeds = np.array(pipeline.bundle.embed(sample.ids), np.float32)
+        embeds[sample.ids == pipeline.manifest.prompt.image_token] = encoded.read().reshape(-1, hidden)
         for token, region in zip(sample.replay_tokens, replayed.read(), strict=True):
             embeds[sample.ids == token] = region
-        for found, wanted in zip(_logits(gar, embeds, spoken.tokens), spoken.logits, strict=False):
+        for found, wanted in zip(_logits(pipeline, embeds, spoken.tokens), spoken.logits, strict=False):
             logits.add(found, wanted)
             agreed += int(found.argmax() == wanted.argmax())
             divergences.append(_kl(wanted, found))
@@ -75,13 +76,13 @@ def measure(gar: Gar, reference: Sequence[Spoken]) -> Loss:
     return Loss(features.likeness(), logits.likeness(), agreed / count, float(np.mean(divergences)), count)
 
 
-def _logits(gar: Gar, embeds: NDArray[np.float32], tokens: Sequence[int]) -> list[NDArray[np.float32]]:
+def _logits(pipeline: Pipeline, embeds: NDArray[np.float32], tokens: Sequence[int]) -> list[NDArray[np.float32]]:
     """Logits after the prompt and after each of the given tokens."""
-    sequence = gar.decoder.start(len(embeds) + len(tokens))
-    buffer = gar.backend.empty(embeds.shape, gar.decoder.dtype)
-    buffer.write(embeds.astype(gar.decoder.dtype))
+    sequence = start_sequence(pipeline.decoder, len(embeds) + len(tokens))
+    buffer = pipeline.backend.empty(embeds.shape, pipeline.decoder.dtype)
+    buffer.write(embeds.astype(pipeline.decoder.dtype))
     first = sequence.prefill(buffer).logits()
-    return [first[0], *(sequence.step(gar.bundle.embed(np.asarray([token]))).logits()[0] for token in tokens)]
+    return [first[0], *(sequence.step(pipeline.bundle.embed(np.asarray([token]))).logits()[0] for token in tokens)]
 
 
 def _kl(p_logits: NDArray[np.float32], q_logits: NDArray[np.float32]) -> float:

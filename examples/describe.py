@@ -6,6 +6,6 @@ from gar_edge.runtime import Gar, Options
 
 image, mask, *bundle = sys.argv[1:]
 gar = Gar.load(*bundle)  # without a folder: the bundle exported last
-for piece in gar.open(image).stream(None, {1: mask}, Options(max_new_tokens=64)):
+for piece in gar.open(image).stream(None, {1: mask}, options=Options(max_new_tokens=64)):
     print(piece, end="", flush=True)
 print()

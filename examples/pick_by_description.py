@@ -19,7 +19,7 @@ def pick(gar: Gar, picture: str, question: str, wanted: str, candidates: list[st
     region = gar.manifest.prompt.default_region
     text = question.replace("{}", gar.manifest.prompt.regions[region])
     questions = [(text, {region: mask}) for mask in candidates]
-    answers = dict(gar.open(picture).answer_all(questions, Options(max_new_tokens=8)))
+    answers = dict(gar.open(picture).answer_all(questions, options=Options(max_new_tokens=8)))
     word = re.compile(rf"\b{re.escape(wanted)}\b", re.IGNORECASE)
     return [mask for index, mask in enumerate(candidates) if word.search(answers[index].text)]
 

@@ -30,7 +30,7 @@ from gar_edge.runtime.engines.choice import CPU_ENGINE
 from gar_edge.runtime.engines.onnxruntime.processor import OnnxRuntimeBackend
 from gar_edge.runtime.errors import GarOptionError
 from gar_edge.runtime.files.digests import sha256
-from gar_edge.runtime.gar import Gar
+from gar_edge.runtime.generate.pipeline import Pipeline
 from gar_edge.runtime.generate.prompt import PromptBuilder
 
 BUDGETS = {Precision.INT8: Budget(encoder_cosine=0.998, kl=0.02), Precision.INT4: Budget(encoder_cosine=0.998, kl=0.1)}
@@ -114,7 +114,7 @@ def write_quantised(
             break
         progress.begin("Measuring what quantisation cost")
         view = manifest.for_engine(CPU_ENGINE)
-        loss = measure(Gar(Bundle(folder, view), OnnxRuntimeBackend(folder, view)), calibrated.reference)
+        loss = measure(Pipeline.of(Bundle(folder, view), OnnxRuntimeBackend(folder, view)), calibrated.reference)
         if loss.within(budget) or keep_float != AUTO or not rounds_left:
             break
         graph = "encoder" if loss.encoder.cosine < budget.encoder_cosine else "decoder"

@@ -30,10 +30,12 @@ from gar_edge.runtime.engines.choice import COMPAT_ENGINE, CPU_ENGINE
 from gar_edge.runtime.engines.onnxruntime.processor import OnnxRuntimeBackend
 from gar_edge.runtime.errors import GarError
 from gar_edge.runtime.gar import Gar
-from gar_edge.runtime.generate.sampling import Options
+from gar_edge.runtime.generate.options import Options
+from gar_edge.runtime.generate.pipeline import Pipeline
 from gar_edge.runtime.images.loading import mask_box
 from gar_edge.runtime.images.preprocess import cut_mask, normalise
-from gar_edge.runtime.model.decoder import DecoderRunner
+from gar_edge.runtime.model.decoder import DecoderGraph
+from gar_edge.runtime.model.start import start_sequence
 
 # Smallest cosine and largest relative L2 distance between graph and torch (torch always in float32).
 # int8: of two forms of one quantisation, where float16 moves a value over a step of its rounding here and there.
@@ -114,7 +116,7 @@ def validate(
 
 
 def _float(model: TorchModel, bundle: Bundle, precision: Precision, progress: Progress) -> Iterator[Check]:
-    gar = Gar(bundle, OnnxRuntimeBackend(bundle.folder, bundle.manifest))
+    gar = Gar(Pipeline.of(bundle, OnnxRuntimeBackend(bundle.folder, bundle.manifest)))
     steps: dict[str, Callable[[TorchModel, Gar, Precision], Check]] = {
         "encoder": _encoder,
         "roi_replay": _replay,
@@ -162,7 +164,7 @@ def _encoder(model: TorchModel, gar: Gar, precision: Precision) -> Check:
     side = model.config.vision.tile
     pixels = random.integers(0, 256, (2, 3, side, side), np.uint8)
     mask = random.random((2, side, side)) < 0.3
-    found = gar.vision.encode(pixels, mask).read()
+    found = gar.pipeline.vision.encode(pixels, mask).read()
     expected = model.encoder(*_torch_tiles(pixels, mask, gar.manifest))
     return compare("encoder", found, expected.numpy(), precision)
 
@@ -174,33 +176,35 @@ def _replay(model: TorchModel, gar: Gar, precision: Precision) -> Check:
     features = random.standard_normal((1 + grid[0] * grid[1], config.tile_tokens, config.text.hidden))
     corners = np.sort(random.random((4, 2, 2)), axis=1)
     boxes = corners.reshape(4, 4).astype(np.float32)
-    buffer = gar.backend.empty(features.shape, gar.vision.dtype)
-    buffer.write(features.astype(gar.vision.dtype))
-    found = gar.vision.replay(buffer, grid, [(float(a), float(b), float(c), float(d)) for a, b, c, d in boxes]).read()
-    given = torch.from_numpy(features.astype(gar.vision.dtype)).float()
+    buffer = gar.pipeline.backend.empty(features.shape, gar.pipeline.vision.dtype)
+    buffer.write(features.astype(gar.pipeline.vision.dtype))
+    found = gar.pipeline.vision.roi_replay(
+        buffer, grid, [(float(a), float(b), float(c), float(d)) for a, b, c, d in boxes]
+    ).read()
+    given = torch.from_numpy(features.astype(gar.pipeline.vision.dtype)).float()
     expected = replay(given, grid, torch.from_numpy(boxes), config.replay_spatial_scale)
     return compare("roi_replay", found, expected.numpy(), precision)
 
 
 def _decoder(model: TorchModel, gar: Gar, precision: Precision) -> Check:
-    embeds = _random_embeds(gar.bundle, gar.decoder.dtype)
-    return compare("decoder", _logits(gar.decoder, embeds), _torch_logits(model, embeds), precision)
+    embeds = _random_embeds(gar.pipeline.bundle, gar.pipeline.decoder.dtype)
+    return compare("decoder", _logits(gar.pipeline.decoder, embeds), _torch_logits(model, embeds), precision)
 
 
 def _compat(model: TorchModel, bundle: Bundle, precision: Precision) -> Check:
     """Against torch; where both are quantised, against the form for CPUs: the same numbers, rounded elsewhere."""
-    runner = _decoder_for(bundle, COMPAT_ENGINE)
-    embeds = _random_embeds(bundle, runner.dtype)
-    found = _logits(runner, embeds)
-    del runner  # makes room for what it is compared with
+    graph = _decoder_for(bundle, COMPAT_ENGINE)
+    embeds = _random_embeds(bundle, graph.dtype)
+    found = _logits(graph, embeds)
+    del graph  # makes room for what it is compared with
     if precision.quantised:
         return compare(COMPAT, found, _logits(_decoder_for(bundle, CPU_ENGINE), embeds), precision)
     return compare(COMPAT, found, _torch_logits(model, embeds), precision)
 
 
-def _decoder_for(bundle: Bundle, engine: str) -> DecoderRunner:
+def _decoder_for(bundle: Bundle, engine: str) -> DecoderGraph:
     view = bundle.manifest.for_engine(engine)
-    return DecoderRunner(OnnxRuntimeBackend(bundle.folder, view), view)
+    return DecoderGraph(OnnxRuntimeBackend(bundle.folder, view), view)
 
 
 def _random_embeds(bundle: Bundle, dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -211,11 +215,11 @@ def _random_embeds(bundle: Bundle, dtype: np.dtype[Any]) -> NDArray[Any]:
     return embeds.astype(dtype)
 
 
-def _logits(runner: DecoderRunner, embeds: NDArray[Any]) -> NDArray[np.float32]:
+def _logits(graph: DecoderGraph, embeds: NDArray[Any]) -> NDArray[np.float32]:
     """Logits behind the prefill and behind each step, [1 + TOKENS, V]."""
-    embeds = embeds.astype(runner.dtype)
-    sequence = runner.start(len(embeds))
-    buffer = runner.backend.empty((PREFILL, embeds.shape[1]), runner.dtype)
+    embeds = embeds.astype(graph.dtype)
+    sequence = start_sequence(graph, len(embeds))
+    buffer = graph.backend.empty((PREFILL, embeds.shape[1]), graph.dtype)
     buffer.write(embeds[:PREFILL])
     first = sequence.prefill(buffer).logits()
     return np.concatenate([first, *(sequence.step(embed[None]).logits() for embed in embeds[PREFILL:])])
@@ -246,7 +250,7 @@ def _pipeline(model: TorchModel, gar: Gar, precision: Precision) -> Check:
     features = model.encoder(*_torch_tiles(pixels, cut, gar.manifest))
     box = torch.tensor([mask_box(mask)], dtype=torch.float32)
     replayed = replay(features, scene.grid, box, config.replay_spatial_scale)
-    ids = gar.prompts.build(None, [number], len(pixels))
+    ids = gar.pipeline.prompts.build(None, [number], len(pixels))
     table = model.token_table
     embeds = table[torch.from_numpy(ids)].float()
     embeds[torch.from_numpy(ids == prompt.image_token)] = features.flatten(0, 1)

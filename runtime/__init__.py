@@ -15,17 +15,19 @@ if TYPE_CHECKING:
     from gar_edge.runtime.errors import (
         GarBackendError,
         GarBundleError,
+        GarBusyError,
         GarError,
         GarImageError,
         GarMaskError,
         GarPromptError,
     )
-    from gar_edge.runtime.gar import Gar, Scene
+    from gar_edge.runtime.gar import Gar
     from gar_edge.runtime.generate.answer import Answer, Reuse, Timings
-    from gar_edge.runtime.generate.sampling import Options
+    from gar_edge.runtime.generate.options import Options
     from gar_edge.runtime.generate.stream import AnswerStream
     from gar_edge.runtime.live import Frame, LiveAnswers
     from gar_edge.runtime.regions import Box, Points, Scribble
+    from gar_edge.runtime.scene import Scene
 
 _HOMES = {
     "Answer": "generate.answer",
@@ -39,11 +41,12 @@ _HOMES = {
     "Points": "regions",
     "Scribble": "regions",
     "Gar": "gar",
-    "Scene": "gar",
-    "Options": "generate.sampling",
+    "Scene": "scene",
+    "Options": "generate.options",
     "GarError": "errors",
     "GarBackendError": "errors",
     "GarBundleError": "errors",
+    "GarBusyError": "errors",
     "GarImageError": "errors",
     "GarMaskError": "errors",
     "GarPromptError": "errors",
@@ -58,6 +61,7 @@ __all__ = [
     "Gar",
     "GarBackendError",
     "GarBundleError",
+    "GarBusyError",
     "GarError",
     "GarImageError",
     "GarMaskError",

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
-
-import numpy as np
-from numpy.typing import NDArray
-
 from gar_edge.runtime.generate.answer import Answer, StopWatch
+from gar_edge.runtime.generate.options import Options
 from gar_edge.runtime.generate.prompt import Turn
-from gar_edge.runtime.generate.request import Picture, Request
-from gar_edge.runtime.generate.sampling import Options
+from gar_edge.runtime.generate.request import Picture, Regions, Request
+from gar_edge.runtime.generate.scheduler import Scheduler
 from gar_edge.runtime.generate.stream import AnswerStream
-
-if TYPE_CHECKING:
-    from gar_edge.runtime.gar import Gar
 
 
 class Chat:
@@ -26,18 +18,13 @@ class Chat:
     """
 
     def __init__(
-        self,
-        gar: Gar,
-        picture: Picture,
-        regions: Mapping[int, NDArray[np.bool_]],
-        options: Options,
-        preprocess_ms: float,
+        self, scheduler: Scheduler, picture: Picture, regions: Regions, *, options: Options, opening_ms: float
     ) -> None:
-        self._gar = gar
+        self._scheduler = scheduler
         self._picture = picture
         self._regions = regions
         self._options = options
-        self._preprocess_ms = preprocess_ms
+        self._opening_ms = opening_ms
         self._first: str | None = None
         self._turns: list[Turn] = []
         self._latest: AnswerStream | None = None
@@ -47,14 +34,18 @@ class Chat:
         return self.stream(question).finish()
 
     def stream(self, question: str) -> AnswerStream:
-        """The same, piece by piece. An answer that is still in the making is finished first."""
+        """Ask, and read the answer piece by piece. One that is still in the making is finished first."""
+        watch, pipeline, numbers = StopWatch(), self._scheduler.pipeline, self._regions.numbers
         turns = self._turns
-        if self._latest is not None:
+        if self._latest is None:
+            pipeline.prompts.check(question, numbers)
+        else:
+            pipeline.prompts.check_words(question, numbers)
             turns = [*turns, Turn(self._latest.finish().text, question)]
         first = question if self._first is None else self._first
-        ids = self._gar.prompts.build(first, list(self._regions), len(self._picture.tiles.pixels), turns)
-        request = Request.of(self._gar, ids, self._regions, self._options)
-        opening, self._preprocess_ms = self._preprocess_ms, 0.0
-        self._first, self._turns = first, turns
-        self._latest = AnswerStream(self._gar, self._picture, request, StopWatch(), opening)
+        ids = pipeline.prompts.build(first, numbers, len(self._picture.tiles.pixels), turns)
+        request = Request.of(pipeline, self._picture, self._regions, ids, self._options)
+        answering = self._scheduler.submit(request, watch=watch, opening_ms=self._opening_ms)
+        self._first, self._turns, self._opening_ms = first, turns, 0.0
+        self._latest = AnswerStream(answering)
         return self._latest

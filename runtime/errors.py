@@ -21,6 +21,10 @@ class GarBundleError(GarError):
     """A bundle is missing, incomplete, altered, or of a schema this version does not know."""
 
 
+class GarBusyError(GarError):
+    """Too many requests wait already."""
+
+
 class GarBackendError(GarError):
     """An inference engine is not installed, or refused a graph."""
 

@@ -11,10 +11,10 @@ from typing import Any
 from gar_edge.runtime.errors import GarError
 from gar_edge.runtime.gar import Gar
 from gar_edge.runtime.generate.answer import Answer
-from gar_edge.runtime.generate.sampling import Options
+from gar_edge.runtime.generate.options import Options
 from gar_edge.runtime.images.loading import ImageLike, MaskLike
 
-DEFAULT = Options(max_new_tokens=128)
+DEFAULT = Options(max_new_tokens=128, live=True)
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,15 @@ class LiveAnswers:
     """A place for one waiting frame, and a thread that answers.
 
     A frame that is offered while another waits replaces it: answers fall behind by one frame at most, however slow
-    they are. `answered` is called in the thread, with the frame and its answer, or the `GarError` that it met.
+    they are. With `Options.live`, as by default, they go before all that waits. `answered` is called in the thread,
+    with the frame and its answer, or the `GarError` that it met.
     """
 
     def __init__(
         self,
         gar: Gar,
         answered: Callable[[Frame, Answer | GarError], None],
+        *,
         options: Options = DEFAULT,
         max_tiles: int | None = None,
     ) -> None:
@@ -111,8 +113,7 @@ class LiveAnswers:
 
     def _answer(self, frame: Frame) -> Answer | GarError:
         try:
-            return (
-                self._gar.open(frame.image, self._max_tiles).stream(frame.question, frame.masks, self._options).finish()
-            )
+            scene = self._gar.open(frame.image, max_tiles=self._max_tiles)
+            return scene.stream(frame.question, frame.masks, options=self._options).finish()
         except GarError as error:
             return error

@@ -97,7 +97,7 @@ def evaluate(
 
     console = Console()
     scenes = track(range(count), "scenes", console=Console(stderr=True), transient=True)
-    result = evaluation.evaluate(model, seed, scenes, zero_replay)
+    result = evaluation.evaluate(model, seed, scenes, zero_replay=zero_replay)
     report = result.report()
     if against is not None:
         other = evaluation.evaluate(against, seed, range(count))

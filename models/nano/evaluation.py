@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,12 @@ from rich.table import Table
 
 from gar_edge.models.nano import exam, wording
 from gar_edge.models.nano.exam import Question
-from gar_edge.models.nano.scenes import Mask
-from gar_edge.runtime import Gar, Scene
+from gar_edge.runtime import Gar
+from gar_edge.runtime.bundle.bundle import Bundle
+from gar_edge.runtime.engines.choice import open_backend
 from gar_edge.runtime.engines.protocol import Buffer
+from gar_edge.runtime.generate.pipeline import Pipeline
+from gar_edge.runtime.generate.side_by_side import Asked, answer_side_by_side
 from gar_edge.runtime.images.loading import Extent
 from gar_edge.runtime.images.tiling import Grid
 from gar_edge.runtime.model.vision import VisionRunner
@@ -55,39 +57,44 @@ class Result:
 class ZeroReplay(VisionRunner):
     """Replays nothing: every region's features are zero, so that only the masks in the tiles tell regions."""
 
-    def replay(self, features: Buffer, grid: Grid, boxes: Sequence[Extent]) -> Buffer:
+    def roi_replay(self, features: Buffer, grid: Grid, boxes: Sequence[Extent]) -> Buffer:
         """Zeros [R,P,C]."""
-        replayed = super().replay(features, grid, boxes)
+        replayed = super().roi_replay(features, grid, boxes)
         replayed.write(np.zeros(replayed.shape, replayed.dtype))
         return replayed
 
 
-def evaluate(model: Path, seed: int, scenes: Iterable[int], zero_replay: bool = False) -> Result:
-    """Ask everything about the scenes of these numbers, drawn from `seed`."""
-    gar = Gar.load(model)
-    if zero_replay:
-        gar.vision = ZeroReplay(gar.backend, gar.manifest)
-    result = Result()
+def evaluate(model: Path, seed: int, scenes: Iterable[int], *, zero_replay: bool = False) -> Result:
+    """Ask everything about the scenes of these numbers, drawn from `seed`, side by side."""
+    bundle, engine = open_backend(Bundle.open(model))
+    pipeline = Pipeline.of(bundle, engine, ZeroReplay if zero_replay else VisionRunner)
+    result, said = Result(), {}
+    asked: list[tuple[Question, bool]] = []  # and whether its masks are swapped
+    with Gar(pipeline) as gar:
+        for number, answer in answer_side_by_side(gar.scheduler, _requests(gar, seed, scenes, asked)):
+            said[number] = answer.text.strip()
+            result.milliseconds.append(answer.timings_ms.total)
+    for number, (question, swapped) in enumerate(asked):
+        if not swapped:
+            result.answers.append((question, said[number]))
+            _mark(result, question, said[number], said.get(number + 1))
+    return result
+
+
+def _requests(gar: Gar, seed: int, scenes: Iterable[int], asked: list[tuple[Question, bool]]) -> Iterator[Asked]:
+    """All questions, a pair's with its masks swapped behind it; `asked` notes them in their order."""
     for index in scenes:
         questions = exam.scene(seed, index)
         scene = gar.open(questions[0].scene.image)
         for question in questions:
-            begin = time.perf_counter()
-            answer = _answer(scene, question.turn.question, question.masks)
-            result.milliseconds.append((time.perf_counter() - begin) * 1e3)
-            result.answers.append((question, answer))
-            _mark(result, question, answer, scene)
-    return result
+            asked.append((question, False))
+            yield scene.prepare(question.turn.question, dict(sorted(question.masks.items())))
+            if question.swapped is not None:
+                asked.append((question, True))
+                yield scene.prepare(question.turn.question, dict(sorted(question.swap().items())))
 
 
-def _answer(scene: Scene, asked: str | None, masks: dict[int, Mask]) -> str:
-    if asked is not None:
-        return scene.ask(asked, masks).text.strip()
-    [(region, mask)] = masks.items()
-    return scene.describe(mask, region=region).text.strip()
-
-
-def _mark(result: Result, question: Question, answer: str, scene: Scene) -> None:
+def _mark(result: Result, question: Question, answer: str, when_swapped: str | None) -> None:
     turn = question.turn
     right = answer == turn.answer
     result.count(turn.task, right)
@@ -95,8 +102,7 @@ def _mark(result: Result, question: Question, answer: str, scene: Scene) -> None
         stated, true = wording.parse_description(answer), wording.parse_description(turn.answer)
         result.count(FACTS, sum(stated.get(name) == fact for name, fact in true.items()), len(true))
     elif question.swapped is not None:
-        other = _answer(scene, turn.question, question.swap())
-        result.count(SWAP, right and other == question.swapped)
+        result.count(SWAP, right and when_swapped == question.swapped)
 
 
 def agreement(one: Result, other: Result) -> float:

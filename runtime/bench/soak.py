@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from gar_edge.runtime.gar import Gar
-from gar_edge.runtime.generate.sampling import Options
+from gar_edge.runtime.generate.options import Options
 
 SCENES, REGIONS = 3, 4
 WARM = 0.2  # of the time: caches fill, allocators settle
@@ -69,7 +69,7 @@ def soak(gar: Gar, seconds: float, tick: Callable[[float], None]) -> Drift:
         start = time.perf_counter()
         scene = gar.open(pictures[which])
         for number, mask in enumerate(masks):
-            tokens = scene.describe(mask, options=Options(16)).tokens
+            tokens = scene.describe(mask, options=Options(max_new_tokens=16)).tokens
             changed += known.setdefault((which, number), tokens) != tokens
         history.add((elapsed, time.perf_counter() - start, resident()))
         if elapsed < WARM * seconds:

@@ -16,12 +16,14 @@ from gar_edge.runtime.bundle.manifest import Manifest
 from gar_edge.runtime.engines.build_progress import Watch
 from gar_edge.runtime.engines.choice import open_backend
 from gar_edge.runtime.engines.protocol import Buffer
-from gar_edge.runtime.gar import Gar, Scene
+from gar_edge.runtime.gar import Gar
 from gar_edge.runtime.generate.answer import Answer
-from gar_edge.runtime.generate.sampling import Options
+from gar_edge.runtime.generate.options import Options
+from gar_edge.runtime.generate.pipeline import Pipeline
 from gar_edge.runtime.images.loading import Extent
 from gar_edge.runtime.images.tiling import Grid
 from gar_edge.runtime.model.vision import VisionRunner
+from gar_edge.runtime.scene import Scene
 
 
 @dataclass(frozen=True)
@@ -52,32 +54,37 @@ class Contestant:
     def __init__(self, folder: Path, setting: Setting, watch: Watch) -> None:
         """`GarError` where the bundle cannot be loaded with such a setting."""
         begin = time.perf_counter()
-        opened, engine = open_backend(Bundle.open(folder), setting.backend, setting.decoder, setting.threads, watch)
-        self.gar = Gar(_endless(opened), engine, batch=max(setting.regions))
+        opened, engine = open_backend(
+            Bundle.open(folder), name=setting.backend, decoder=setting.decoder, threads=setting.threads, watch=watch
+        )
+        pipeline = Pipeline.of(_endless(opened), engine, WaitedFor)
+        self.gar = Gar(pipeline, batch=max(setting.regions))
         self.load_ms = (time.perf_counter() - begin) * 1e3
         self.name = self.gar.manifest.name
         self.samples = Samples()
         self.prompt_tokens = 0
         self._setting = setting
-        self._options = Options(setting.new_tokens)
+        self._options = Options(max_new_tokens=setting.new_tokens)
         self._picture = _picture(self.gar.manifest, setting.tiles)
-        self.gar.vision = _Waiting(self.gar.vision)
 
     @property
     def grid(self) -> Grid:
-        return self.gar.open(self._picture, self._setting.tiles).grid
+        return self.gar.open(self._picture, max_tiles=self._setting.tiles).grid
 
     def round(self) -> None:
         """A first question, one more about its region, one about another region; then several regions at once."""
-        scene = self.gar.open(self._picture, self._setting.tiles)
+        scene = self.gar.open(self._picture, max_tiles=self._setting.tiles)
         height, width = self._picture.shape[:2]
         first, second = (_square(height, width, place, 0.2) for place in ((0.3, 0.3), (0.1, 0.1)))
         region = self.gar.manifest.prompt.default_region
         answer = scene.describe(first, options=self._options)
         self._add_stages(answer)
         name = self.gar.manifest.prompt.regions[region]
-        again = [scene.ask(f"{what} {name}?", {region: first}, Options(1)) for what in ("What is", "Where is")]
-        other = scene.describe(second, options=Options(1))
+        again = [
+            scene.ask(f"{what} {name}?", {region: first}, options=Options(max_new_tokens=1))
+            for what in ("What is", "Where is")
+        ]
+        other = scene.describe(second, options=Options(max_new_tokens=1))
         add = self.samples.add
         add("second_question.first_token_ms", again[1].timings_ms.first_token)
         add("second_region.first_token_ms", other.timings_ms.first_token)
@@ -104,10 +111,10 @@ class Contestant:
         places = [(0.05 + 0.9 * index / count, 0.5) for index in range(count)]
         masks = [_square(height, width, place, 0.1) for place in places]
         begin = time.perf_counter()
-        answers = scene.describe_all(masks, self._options)
+        answers = scene.describe_all(masks, options=self._options)
         seconds = time.perf_counter() - begin
         decode = max(answer.timings_ms.decode for answer in answers)
-        if self.gar.most_at_once == 1:
+        if self.gar.scheduler.places == 1:
             decode = sum(answer.timings_ms.decode for answer in answers)
         self.samples.add(f"regions.{count}.regions_per_s", count / seconds)
         if self._setting.new_tokens > 1:
@@ -115,17 +122,14 @@ class Contestant:
             self.samples.add(f"regions.{count}.decode_tokens_per_s", tokens / decode * 1e3)
 
 
-class _Waiting(VisionRunner):
-    """The same sessions, waited for: an engine on a GPU otherwise works on while the next stage is timed."""
-
-    def __init__(self, vision: VisionRunner) -> None:
-        self.__dict__.update(vision.__dict__)
+class WaitedFor(VisionRunner):
+    """Sessions that are waited for: an engine on a GPU otherwise works on while the next stage is timed."""
 
     def encode(self, *arguments: object) -> Buffer:
         return _wait(super().encode(*arguments))  # type: ignore[arg-type]
 
-    def replay(self, features: Buffer, grid: Grid, boxes: Sequence[Extent]) -> Buffer:
-        return _wait(super().replay(features, grid, boxes))
+    def roi_replay(self, features: Buffer, grid: Grid, boxes: Sequence[Extent]) -> Buffer:
+        return _wait(super().roi_replay(features, grid, boxes))
 
 
 def _wait(buffer: Buffer) -> Buffer:

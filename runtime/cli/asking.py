@@ -1,4 +1,4 @@
-"""What `gar-run` does with its options: load, ask, show; once, again and again, or job by job."""
+"""What `gar-run` does about a picture: load, ask, show; once, or again and again."""
 
 from __future__ import annotations
 
@@ -11,45 +11,29 @@ from pathlib import Path
 
 import typer
 
-from gar_edge.runtime.cli.engine_progress import TerminalWatch
-from gar_edge.runtime.cli.first_run import ABOUT_NANO, NANO, export_nano
 from gar_edge.runtime.cli.interactive import Session
-from gar_edge.runtime.cli.job_bar import JobBar
+from gar_edge.runtime.cli.loading import EngineSettings
 from gar_edge.runtime.cli.region_options import RegionArguments, cut_out, read_arguments
-from gar_edge.runtime.errors import GarError, GarPromptError
-from gar_edge.runtime.files.paths import last_bundle
-from gar_edge.runtime.gar import Gar, Scene
+from gar_edge.runtime.errors import GarPromptError
 from gar_edge.runtime.generate.answer import Answer
-from gar_edge.runtime.generate.sampling import Options
+from gar_edge.runtime.generate.options import Options
 from gar_edge.runtime.generate.stream import AnswerStream
 from gar_edge.runtime.images.loading import load_image
-from gar_edge.runtime.jobs.log import JobLog
-from gar_edge.runtime.jobs.run import read_jobs, run_jobs
 from gar_edge.runtime.regions.find import Segmenter
 from gar_edge.runtime.regions.overlay import check_writable, draw_overlay
 from gar_edge.runtime.regions.rle import Mask
+from gar_edge.runtime.scene import Scene
 
 
 @dataclass(frozen=True)
-class Engine:
-    """Which bundle answers, and by which engine."""
+class Asking:
+    """What is asked, and how. question: None to have the region described. max_tiles: None for the bundle's limit."""
 
-    model: Path | None
-    backend: str
-    compat: bool
-    threads: int
-
-    def load(self) -> Gar:
-        """The model; gar-nano is exported first where nothing has been."""
-        if self.model is None and last_bundle() is None:
-            print("No bundle has been exported yet: exporting gar-nano once.", file=sys.stderr)
-            export_nano()
-        with TerminalWatch(sys.stderr) as watch:
-            decoder = "compat" if self.compat else "standard"
-            gar = Gar.load(self.model, self.backend, self.threads, decoder=decoder, watch=watch)
-        if self.model is None and gar.manifest.source.name == NANO:
-            print(ABOUT_NANO, file=sys.stderr)
-        return gar
+    arguments: RegionArguments
+    question: str | None
+    options: Options
+    segment: Segmenter
+    max_tiles: int | None
 
 
 @dataclass(frozen=True)
@@ -86,51 +70,30 @@ class Output:
 
 
 def ask_about(
-    image: Path,
-    arguments: RegionArguments,
-    question: str | None,
-    interactive: bool,
-    engine: Engine,
-    options: Options,
-    segment: Segmenter,
-    max_tiles: int | None,
-    output: Output,
+    image: Path, asking: Asking, engine: EngineSettings, output: Output, *, interactive: bool = False
 ) -> None:
     """Ask about one picture, and go on asking where that is wished."""
     # Files first: a mistyped name should not wait for a model of gigabytes.
     picture = load_image(image)
     if output.overlay is not None:
         check_writable(output.overlay)
-    cut = cut_out(read_arguments(arguments, image.name, question is None and not interactive), picture, segment)
+    described = asking.question is None and not interactive
+    cut = cut_out(read_arguments(asking.arguments, image.name, described), picture, asking.segment)
     gar = engine.load()
     masks = {gar.manifest.prompt.default_region if number is None else number: mask for number, mask in cut.items()}
+
+    def ask(question: str | None, about: Mapping[int, Mask], options: Options) -> None:
+        output.show(scene, question, about, scene.stream(question, about, options=options))
+
     try:
-        scene = gar.open(picture, max_tiles)
-        if question is not None or not interactive:
-            output.show(scene, question, masks, scene.stream(question, masks, options))
+        scene = gar.open(picture, max_tiles=asking.max_tiles)
+        if asking.question is not None or not interactive:
+            ask(asking.question, masks, asking.options)
     except GarPromptError as error:
         raise typer.BadParameter(str(error)) from None
     if interactive:
 
-        def ask(asked: str | None, about: Mapping[int, Mask], cancel: threading.Event) -> None:
-            output.show(scene, asked, about, scene.stream(asked, about, replace(options, cancel=cancel)))
+        def ask_again(question: str | None, about: Mapping[int, Mask], cancel: threading.Event) -> None:
+            ask(question, about, replace(asking.options, cancel=cancel))
 
-        Session(masks, ask).run()
-
-
-def answer_jobs(
-    jobs: Path, jsonl: Path, engine: Engine, options: Options, segment: Segmenter, max_tiles: int | None
-) -> None:
-    """Answer what is left of the jobs; `GarError` in the end where some failed."""
-    asked = read_jobs(jobs)
-    with JobLog(jsonl) as log:
-        if all(job.key in log.done for job in asked):
-            failed, earlier = sum(not log.done[job.key] for job in asked), len(asked)
-        else:
-            gar = engine.load()
-            with JobBar(len(asked), sys.stderr) as bar:
-                tally = run_jobs(asked, log, gar, jobs.parent, options, segment, max_tiles, bar)
-            failed, earlier = tally.failed, tally.earlier
-    print(f"{len(asked)} jobs, {earlier} of them answered before: {jsonl}", file=sys.stderr)
-    if failed:
-        raise GarError(f"{failed} of {len(asked)} jobs failed; their lines in {jsonl} say why")
+        Session(masks, ask_again).run()

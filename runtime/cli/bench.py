@@ -100,7 +100,7 @@ def _rounds(contestants: list[Contestant], rounds: int, threads: int, console: C
 
     from gar_edge.runtime.bench.roof import highest, measure_roof
 
-    on_processor = all(contestant.gar.backend.name == "onnxruntime" for contestant in contestants)
+    on_processor = all(contestant.gar.pipeline.backend.name == "onnxruntime" for contestant in contestants)
     roofs, peak = [], 0
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("Timing", total=(rounds + 1) * len(contestants))
@@ -120,7 +120,7 @@ def _rounds(contestants: list[Contestant], rounds: int, threads: int, console: C
 def _print(reports: list[dict[str, Any]], setting: Setting, roof: Roof | None) -> None:
     from rich.console import Console
 
-    from gar_edge.runtime.bench.report import to_table
+    from gar_edge.runtime.cli.bench_table import to_table
 
     first, console = reports[0], Console()
     console.print(to_table(reports))

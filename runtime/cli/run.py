@@ -262,22 +262,26 @@ def run(
 
     `gar-run drive.mp4 --box 10,20,90,110 --fps 2 --json`
     """
-    from gar_edge.runtime.cli.asking import Engine, Output, answer_jobs, ask_about
+    from gar_edge.runtime.cli.asking import Asking, Output, ask_about
+    from gar_edge.runtime.cli.job_run import answer_jobs
+    from gar_edge.runtime.cli.loading import EngineSettings
     from gar_edge.runtime.cli.region_options import RegionArguments, choose_segmenter
-    from gar_edge.runtime.cli.watching import Choice, watch_video
-    from gar_edge.runtime.generate.sampling import Options
+    from gar_edge.runtime.cli.watching import FrameChoice, watch_video
+    from gar_edge.runtime.generate.options import Options
+    from gar_edge.runtime.jobs.job import JobSettings
     from gar_edge.runtime.video.capture import names_video
 
     given = RegionArguments(
-        mask or (), box or (), point or (), not_point or (), scribble or (), regions or (), masks or ()
-    )
+        mask=mask or (), box=box or (), point=point or (), not_point=not_point or (), scribble=scribble or (),
+        regions=regions or (), masks=masks or (),
+    )  # fmt: skip
     video = bool(every or fps or realtime or masks)
-    engine = Engine(model, backend.value, compat, threads)
-    output = Output(as_json, overlay, max_new_tokens)
+    engine = EngineSettings(model=model, backend=backend.value, compat=compat, threads=threads)
     try:
         options = Options(
-            max_new_tokens, temperature, top_p, top_k, seed, tuple(stop or ()), seconds=seconds, speculate=speculate
-        )
+            max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, top_k=top_k, seed=seed,
+            stop=tuple(stop or ()), seconds=seconds, speculate=speculate,
+        )  # fmt: skip
     except GarPromptError as error:
         raise typer.BadParameter(str(error)) from None
     if (jobs is None) != (jsonl is None):
@@ -286,20 +290,23 @@ def run(
         if image or given or video or question is not None or interactive or overlay or as_json:
             raise typer.BadParameter("with --jobs, pictures, regions and questions stand in its file")
         segment = choose_segmenter(box_as_mask, sam_encoder, sam_decoder, threads)
-        answer_jobs(jobs, jsonl, engine, options, segment, max_tiles)
+        settings = JobSettings(folder=jobs.parent, options=options, segment=segment, max_tiles=max_tiles)
+        answer_jobs(jobs, jsonl, engine, settings)
         return
     if image is None:
         raise typer.BadParameter("no picture given", param_hint="IMAGE")
     if not given:
         raise typer.BadParameter("no region given: mark one with --mask, --box, --point, --scribble or --regions")
     segment = choose_segmenter(box_as_mask, sam_encoder, sam_decoder, threads)
+    asking = Asking(arguments=given, question=question, options=options, segment=segment, max_tiles=max_tiles)
     if video or names_video(image):
         if interactive or overlay is not None:
             raise typer.BadParameter("--interactive and --overlay are for pictures, not for videos")
-        choice = Choice(every, fps)
-        watch_video(image, realtime, choice, given, question, engine, options, segment, max_tiles, as_json)
+        choice = FrameChoice(every=every, fps=fps, realtime=realtime)
+        watch_video(image, choice, asking, engine, as_json=as_json)
         return
-    ask_about(Path(image), given, question, interactive, engine, options, segment, max_tiles, output)
+    output = Output(as_json=as_json, overlay=overlay, max_new_tokens=max_new_tokens)
+    ask_about(Path(image), asking, engine, output, interactive=interactive)
 
 
 def main() -> None:

@@ -16,15 +16,14 @@ from typing import Any, TypeVar
 import numpy as np
 import typer
 
-from gar_edge.runtime.cli.asking import Engine
-from gar_edge.runtime.cli.region_options import RegionArguments, Regions, cut_out, read_arguments
+from gar_edge.runtime.cli.asking import Asking
+from gar_edge.runtime.cli.loading import EngineSettings
+from gar_edge.runtime.cli.region_options import Regions, cut_out, read_arguments
 from gar_edge.runtime.cli.terminal import Interrupted
 from gar_edge.runtime.errors import GarError, GarPromptError
 from gar_edge.runtime.gar import Gar
 from gar_edge.runtime.generate.answer import Answer
-from gar_edge.runtime.generate.sampling import Options
 from gar_edge.runtime.live import Frame, LiveAnswers
-from gar_edge.runtime.regions.find import Segmenter
 from gar_edge.runtime.regions.rle import Mask
 from gar_edge.runtime.video.capture import Video, VideoFrame, is_live
 from gar_edge.runtime.video.following import Follower
@@ -35,14 +34,16 @@ Ask = Callable[[VideoFrame, Mapping[int, Mask]], None]
 
 
 @dataclass
-class Choice:
+class FrameChoice:
     """Which frames are asked about: every Nth, or so many a second; by default all of a live video, one a second else.
 
-    `typer.BadParameter` where both are given.
+    realtime: a file is played at its own pace, and frames that come while an answer is made are left out.
+    `typer.BadParameter` where both `every` and `fps` are given.
     """
 
     every: int | None
     fps: float | None
+    realtime: bool
     _ticks: int = field(default=-1, init=False)
 
     def __post_init__(self) -> None:
@@ -90,39 +91,28 @@ class Lines:
         sys.stdout.flush()
 
 
-def watch_video(
-    source: str,
-    realtime: bool,
-    choice: Choice,
-    arguments: RegionArguments,
-    question: str | None,
-    engine: Engine,
-    options: Options,
-    segment: Segmenter,
-    max_tiles: int | None,
-    as_json: bool,
-) -> None:
+def watch_video(source: str, choice: FrameChoice, asking: Asking, engine: EngineSettings, *, as_json: bool) -> None:
     """Ask about a video's frames until it ends; what is live ends by Ctrl-C, or by an error."""
     _silence_opencv()
-    regions = read_arguments(arguments, Path(source).name, question is None)
+    regions = read_arguments(asking.arguments, Path(source).name, asking.question is None)
     gar = None
     if is_live(source):
         with Video(source):  # no camera: no need for a model. Afterwards this one's frames would be old
             pass
         gar = engine.load()
-    with Video(source, realtime) as video:
+    with Video(source, choice.realtime) as video:
         frames = iter(video)
         first = next(frames)
         drawn, marked = _apart(regions)
-        cut = cut_out(drawn, first.image, segment)
+        cut = cut_out(drawn, first.image, asking.segment)
         if gar is None:
             gar = engine.load()
         unnamed = gar.manifest.prompt.default_region
         follower = Follower(first, _numbered(cut, unnamed), _numbered(marked, unnamed))
         lines = Lines(as_json)
-        dropping = video.live or realtime
+        dropping = video.live or choice.realtime
         try:
-            with _answering(gar, dropping, question, options, max_tiles, lines) as ask:
+            with _answering(gar, asking, lines, dropping=dropping) as ask:
                 _watch(first, frames, follower, lambda frame: choice.takes(frame, dropping), ask, lines)
         except GarPromptError as error:
             raise typer.BadParameter(str(error)) from None
@@ -156,13 +146,12 @@ def _watch(
 
 
 @contextmanager
-def _answering(
-    gar: Gar, dropping: bool, question: str | None, options: Options, max_tiles: int | None, lines: Lines
-) -> Iterator[Ask]:
+def _answering(gar: Gar, asking: Asking, lines: Lines, *, dropping: bool) -> Iterator[Ask]:
     """A way to ask: at once, or in a thread that takes the newest frame when it is done with another."""
 
     def at_once(frame: VideoFrame, masks: Mapping[int, Mask]) -> None:
-        lines.answer(frame, masks, gar.open(frame.image, max_tiles).stream(question, masks, options).finish())
+        scene = gar.open(frame.image, max_tiles=asking.max_tiles)
+        lines.answer(frame, masks, scene.stream(asking.question, masks, options=asking.options).finish())
 
     def answered(asked: Frame, outcome: Answer | GarError) -> None:
         if isinstance(outcome, GarError):
@@ -173,8 +162,8 @@ def _answering(
     if not dropping:
         yield at_once
         return
-    with LiveAnswers(gar, answered, options, max_tiles) as live:
-        yield lambda frame, masks: live.offer(Frame(frame.image, masks, question, tag=(frame, masks)))
+    with LiveAnswers(gar, answered, options=asking.options, max_tiles=asking.max_tiles) as live:
+        yield lambda frame, masks: live.offer(Frame(frame.image, masks, asking.question, tag=(frame, masks)))
         live.finish()
 
 

@@ -20,7 +20,14 @@ COMPAT_ENGINE = "compat"  # knows no newer operator than opset 20's
 _TENSORRTS = (BackendName.TENSORRT, BackendName.TENSORRT_RTX)
 
 
-def open_backend(bundle: Bundle, name: str, decoder: str, threads: int, watch: Watch) -> tuple[Bundle, Backend]:
+def open_backend(
+    bundle: Bundle,
+    *,
+    name: str = BackendName.AUTO.value,
+    decoder: str = DecoderName.STANDARD.value,
+    threads: int = 0,
+    watch: Watch = lambda step: None,
+) -> tuple[Bundle, Backend]:
     """The bundle as the engine sees it, and the engine.
 
     `watch` hears of engines being built, where that is needed. "auto" takes the first that can be had of TensorRT,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from gar_edge.runtime.images.tiling import Grid
@@ -43,10 +43,6 @@ class Reuse:
     tokens_reused: int = 0
     tokens_guessed: int = 0
     guesses_true: int = 0
-
-    def with_guess(self, guessed: int, true: int) -> Reuse:
-        """Count a guess."""
-        return replace(self, tokens_guessed=self.tokens_guessed + guessed, guesses_true=self.guesses_true + true)
 
 
 @dataclass(frozen=True)
@@ -95,10 +91,14 @@ class StopWatch:
         try:
             yield
         finally:
-            self._stages[name] = self[name] + (time.perf_counter() - begin) * 1e3
+            self.add(name, (time.perf_counter() - begin) * 1e3)
 
     def __getitem__(self, name: str) -> float:
         return self._stages.get(name, 0.0)
+
+    def add(self, name: str, milliseconds: float) -> None:
+        """Add time that was spent for several answers together."""
+        self._stages[name] = self[name] + milliseconds
 
     def mark(self, name: str) -> None:
         """Note the time since the beginning, the first time only."""

@@ -20,7 +20,7 @@ _REGION = re.compile(r"<Prompt\d+>")
 
 
 @dataclass(frozen=True)
-class Region:
+class NamedRegion:
     """What the formats see of a region: its name `<PromptK>` and the text of its replay token."""
 
     name: str
@@ -98,12 +98,10 @@ class PromptBuilder:
     ) -> NDArray[np.int64]:
         """Token ids [S] for `tiles` tiles (the thumbnail counted), image and replay tokens repeated per feature.
 
-        turns: what followed the first question, which alone introduces picture and regions.
+        Regions are listed in the order of `numbers`. turns: what followed the first question, which alone introduces
+        picture and regions. Questions are such as `check` and `check_words` let through.
         """
-        self.check(question, numbers)
-        for turn in turns:
-            self.check_words(turn.question, numbers)
-        regions = [Region(self._spec.regions[k], self._spec.replay_texts[k]) for k in sorted(numbers)]
+        regions = [NamedRegion(self._spec.regions[k], self._spec.replay_texts[k]) for k in numbers]
         if question is None:
             text = self._describe.render(region=regions[0])
         else:

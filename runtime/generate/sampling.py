@@ -2,79 +2,11 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
-
 import numpy as np
 from numpy.typing import NDArray
 
-from gar_edge.runtime.errors import GarPromptError
+from gar_edge.runtime.generate.options import Options
 from gar_edge.runtime.model.sequence import Prediction
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to answer.
-
-    max_new_tokens: at most this many, the stop token counted. temperature 0 takes the likeliest token; above 0 tokens
-    are drawn from softmax(logits / temperature), cut to the `top_k` likeliest (0: all) and then to the smallest set
-    whose probability reaches `top_p`; `seed` makes draws repeatable. `stop`: texts that end the answer and are left
-    out of it. `cancel`: an event that ends it from another thread. `seconds`: end it after so long, between two
-    runs of the engine. `speculate`: guess up to so many tokens
-    ahead where the text repeats itself, and check them in one step; the greedy answer is the same (single answers at
-    temperature 0).
-    """
-
-    max_new_tokens: int = 1024
-    temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int = 0
-    seed: int | None = None
-    stop: tuple[str, ...] = ()
-    cancel: threading.Event | None = None
-    seconds: float | None = None
-    speculate: int = 0
-
-    def __post_init__(self) -> None:
-        if self.max_new_tokens < 1:
-            raise GarPromptError(f"max_new_tokens must be at least 1, not {self.max_new_tokens}")
-        if not (np.isfinite(self.temperature) and self.temperature >= 0):
-            raise GarPromptError(f"temperature must be 0 or more, not {self.temperature}")
-        if not 0 < self.top_p <= 1:
-            raise GarPromptError(f"top_p must be above 0 and at most 1, not {self.top_p}")
-        if self.top_k < 0:
-            raise GarPromptError(f"top_k must be 0 (all) or more, not {self.top_k}")
-        if self.seconds is not None and not self.seconds > 0:
-            raise GarPromptError(f"seconds must be above 0, not {self.seconds}")
-        if self.speculate < 0:
-            raise GarPromptError(f"speculate must be 0 (never guess) or more, not {self.speculate}")
-        if self.seed is not None and self.seed < 0:
-            raise GarPromptError(f"seed must be 0 or more, not {self.seed}")
-        if any(not text for text in self.stop):
-            raise GarPromptError("a stop text must not be empty")
-
-    def watchman(self) -> Callable[[], None]:
-        """A function that raises `Stopped` once the event is set, or the time is over that begins now."""
-        deadline = None if self.seconds is None else time.monotonic() + self.seconds
-
-        def check() -> None:
-            if self.cancel is not None and self.cancel.is_set():
-                raise Stopped("cancelled")
-            if deadline is not None and time.monotonic() >= deadline:
-                raise Stopped("timeout")
-
-        return check
-
-
-class Stopped(Exception):  # noqa: N818 - not an error: the caller's wish
-    """The options' event was set, or their time is over; `reason` says which."""
-
-    def __init__(self, reason: Literal["cancelled", "timeout"]) -> None:
-        super().__init__(reason)
-        self.reason = reason
 
 
 class Sampler:

@@ -19,6 +19,10 @@ class PromptLookup:
         self._behind: dict[tuple[int, ...], int] = {}  # where the text went on after an n-gram, the latest time
         self.extend(ids)
 
+    @property
+    def length(self) -> int:
+        return len(self._ids)
+
     def extend(self, ids: Iterable[int]) -> None:
         for token in ids:
             end = len(self._ids)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tokenizers import Tokenizer
 
 from gar_edge.runtime.generate.answer import FinishReason
-from gar_edge.runtime.generate.sampling import Options
+from gar_edge.runtime.generate.options import Options
 from gar_edge.runtime.generate.text import TextStream
 
 

@@ -1,39 +1,22 @@
-"""Many questions in one run: `gar-run --jobs FILE --jsonl FILE`.
-
-A job is `{"image": …, "question": …, "regions": …}`: the picture named relative to the jobs' file, the question left
-out to have the region described, the regions in the form of `regions.files` (or run lengths under `mask_rles`). `id`
-names it, if given. Its key is its id, or its place in the file, with a digest of what it asks: altered, it is another.
-"""
+"""Many jobs, answered side by side, each exactly once."""
 
 from __future__ import annotations
 
-import hashlib
-import json
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import Any
 
-from gar_edge.runtime.errors import GarError, GarImageError, GarMaskError, GarPromptError
-from gar_edge.runtime.files.fields import Field, read_json
-from gar_edge.runtime.gar import Gar, Scene
-from gar_edge.runtime.generate.answer import Answer
-from gar_edge.runtime.generate.sampling import Options
+from gar_edge.runtime.errors import GarImageError, GarMaskError, GarPromptError
+from gar_edge.runtime.gar import Gar
+from gar_edge.runtime.generate.side_by_side import Asked, answer_side_by_side
+from gar_edge.runtime.jobs.job import Job, JobSettings
 from gar_edge.runtime.jobs.log import JobLog
-from gar_edge.runtime.regions.files import entry_regions
-from gar_edge.runtime.regions.find import Segmenter, find_mask
+from gar_edge.runtime.jobs.prepare import Preparation
 
-_DIGEST = 12  # hexadecimal digits
+READERS = 2  # threads that open pictures; more would take cores from the engine
 _OWN_FAULT = (GarImageError, GarMaskError, GarPromptError)  # of a job; other errors would meet every job after it
-
-
-@dataclass(frozen=True)
-class Job:
-    """One entry of a jobs' file. `what`: for messages. `field`: its JSON, or what is wrong with it."""
-
-    key: str
-    what: dict[str, Any]
-    field: Field | GarPromptError
 
 
 @dataclass(frozen=True)
@@ -45,112 +28,60 @@ class Tally:
     earlier: int
 
 
-def read_jobs(path: Path) -> list[Job]:
-    """The jobs of a JSON list, or of a file of JSON lines; `GarPromptError` for a file that is neither.
-
-    A line that is no JSON is a job that fails. Two jobs of one key are an error.
-    """
-    jobs = list(_jobs(path))
-    if not jobs:
-        raise GarPromptError(f"{path}: holds no job")
-    places: dict[str, int] = {}
-    for place, job in enumerate(jobs):
-        if job.key in places:
-            raise GarPromptError(f"{path}: jobs {places[job.key]} and {place} are the same; give them other ids")
-        places[job.key] = place
-    return jobs
-
-
 def run_jobs(
     jobs: Sequence[Job],
     log: JobLog,
     gar: Gar,
-    folder: Path,
-    options: Options,
-    segment: Segmenter,
-    max_tiles: int | None,
+    settings: JobSettings,
     watch: Callable[[Tally], None] = lambda tally: None,
 ) -> Tally:
-    """Answer the jobs that `log` lacks, in order, each with one line; `folder` is where pictures are named from.
+    """Answer the jobs that `log` lacks, many side by side, each with one line as its answer ends.
 
-    A job that fails by its own fault gets its error as its line. `watch` hears how far it is, first and after each job.
-    `GarPromptError` where another model answered before; errors of bundle and back end end the run.
+    Pictures are read and cut ahead, in threads of their own. A job that fails by its own fault gets its error as its
+    line. `watch` hears how far it is, first and after each job. `GarPromptError` where another model answered before;
+    errors of bundle and back end end the run.
     """
     if log.model is not None and log.model != gar.manifest.name:
         raise GarPromptError(f"--jsonl holds answers of {log.model}, not {gar.manifest.name}; give a file of its own")
     left = [job for job in jobs if job.key not in log.done]
-    earlier = len(jobs) - len(left)
-    done, failed = earlier, sum(not log.done.get(job.key, True) for job in jobs)
-    pictures = _Pictures(gar, folder, max_tiles)
-    watch(Tally(done, failed, earlier))
-    for job in left:
-        try:
-            fields = _answer(job, pictures, options, segment).to_json()
-        except _OWN_FAULT as error:
-            fields = {"error": str(error)}
+    tally = Tally(len(jobs) - len(left), sum(not log.done.get(job.key, True) for job in jobs), len(jobs) - len(left))
+    watch(tally)
+
+    def finish(job: Job, fields: dict[str, Any]) -> None:
+        nonlocal tally
         log.write(job.key, {**job.what, **fields})
-        done, failed = done + 1, failed + ("error" in fields)
-        watch(Tally(done, failed, earlier))
-    return Tally(done, failed, earlier)
+        tally = replace(tally, done=tally.done + 1, failed=tally.failed + ("error" in fields))
+        watch(tally)
 
+    asked: list[Job] = []
 
-class _Pictures:
-    """Opens pictures; the last stays open, since jobs about one picture tend to follow each other."""
+    def requests(reading: Iterator[tuple[Job, Future[Asked]]]) -> Iterator[Asked]:
+        for job, ready in reading:
+            try:
+                request = ready.result()
+            except _OWN_FAULT as error:
+                finish(job, {"error": str(error)})
+            else:
+                asked.append(job)
+                yield request
 
-    def __init__(self, gar: Gar, folder: Path, max_tiles: int | None) -> None:
-        self.folder = folder
-        self.default_region = gar.manifest.prompt.default_region
-        self._gar = gar
-        self._max_tiles = max_tiles
-        self._last: tuple[str, Scene] | None = None
-
-    def open(self, name: str) -> Scene:
-        if self._last is None or self._last[0] != name:
-            self._last = None  # its memory may be wanted now
-            self._last = name, self._gar.open(self.folder / name, self._max_tiles)
-        return self._last[1]
-
-
-def _answer(job: Job, pictures: _Pictures, options: Options, segment: Segmenter) -> Answer:
-    if isinstance(job.field, GarError):
-        raise job.field
-    question = job.field["question"]
-    asked = None if question.value in (None, "") else question.text()
-    scene = pictures.open(job.field["image"].text())
-    masks = {
-        number: find_mask(region, scene.image, segment, f"region {number}")
-        for number, region in entry_regions(job.field, pictures.folder).items()
-    }
-    if asked is None and list(masks) == [0]:
-        masks = {pictures.default_region: masks[0]}
-    return scene.stream(asked, masks, options).finish()
-
-
-def _jobs(path: Path) -> Iterator[Job]:
-    if path.suffix.lower() != ".jsonl":
-        fields = read_json(path, GarPromptError).items()
-        yield from (_job(place, field) for place, field in enumerate(fields))
-        return
+    pool = ThreadPoolExecutor(READERS, "gar-read")
     try:
-        lines = [line for line in path.read_text("utf-8-sig").split("\n") if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise GarPromptError(f"{path}: cannot be read ({error})") from None
-    for place, line in enumerate(lines):
-        where = f"[{place}]"
-        try:
-            yield _job(place, Field(str(path), json.loads(line), where, GarPromptError))
-        except (ValueError, RecursionError) as error:
-            reason = GarPromptError(f"{path}: {where} is not JSON ({' '.join(str(error).split())})")
-            yield Job(_key(place, line), {"index": place}, reason)
+        reading = _ahead(pool, left, Preparation(gar, settings), 2 * gar.scheduler.places)
+        for number, answer in answer_side_by_side(gar.scheduler, requests(reading)):
+            finish(asked[number], answer.to_json())
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return tally
 
 
-def _job(place: int, field: Field) -> Job:
-    what: dict[str, Any] = {"index": place}
-    if isinstance(field.value, dict):
-        what |= {name: field.value[name] for name in ("id", "image", "question") if field.value.get(name) is not None}
-    return Job(_key(what.get("id", place), field.value), what, field)
-
-
-def _key(name: object, content: object) -> str:
-    text = json.dumps(content, sort_keys=True)
-    return f"{name}:{hashlib.sha256(text.encode()).hexdigest()[:_DIGEST]}"
+def _ahead(
+    pool: ThreadPoolExecutor, jobs: Sequence[Job], prepare: Callable[[Job], Asked], ahead: int
+) -> Iterator[tuple[Job, Future[Asked]]]:
+    """Each job with its request, so many of which are being prepared while others are answered."""
+    waiting: deque[tuple[Job, Future[Asked]]] = deque()
+    for job in jobs:
+        waiting.append((job, pool.submit(prepare, job)))
+        if len(waiting) > ahead:
+            yield waiting.popleft()
+    yield from waiting

@@ -1,4 +1,4 @@
-"""The decoder of a bundle, and the sequences that it goes through."""
+"""The decoder graph of a bundle: its sizes and types, what its engine allows, and the session that runs it."""
 
 from __future__ import annotations
 
@@ -8,32 +8,30 @@ from gar_edge.runtime.bundle.manifest import Manifest
 from gar_edge.runtime.engines.limits import round_up
 from gar_edge.runtime.engines.protocol import Backend
 from gar_edge.runtime.errors import GarBackendError
-from gar_edge.runtime.model.append import AppendingSequence
-from gar_edge.runtime.model.in_place import InPlaceSequence
-from gar_edge.runtime.model.sequence import TokenSequence
 
 _BATCH_AXIS, _LENGTH_AXIS, _CAPACITY_AXIS = 0, 1, 3  # of inputs_embeds [B,S,C], of attention_mask [B,1,S,capacity]
 
 
-class DecoderRunner:
-    """The decoder graph of one bundle.
+class DecoderGraph:
+    """What sequences know of the decoder that they go through.
 
     longest: tokens of prompt and answer together, by the model's context and the engine's cache. batches: whether it
-    takes several sequences in one run. built_capacity: the cache size that the engine knows; None: any.
+    takes several sequences in one run. built_capacity: the cache size that the engine knows; None: any. chunk:
+    positions of a prompt that one run takes at most.
     """
 
     def __init__(self, backend: Backend, manifest: Manifest) -> None:
         self.backend = backend
         self.dims = manifest.dimensions
-        self.graph = manifest.graphs["decoder"]
+        self.ports = manifest.graphs["decoder"]
         self.session = backend.session("decoder")
-        ports = {port.name: np.dtype(port.dtype) for port in (*self.graph.inputs, *self.graph.outputs)}
-        self.dtype = ports["inputs_embeds"]
-        self.logits_dtype = ports["logits"]
+        types = {port.name: np.dtype(port.dtype) for port in (*self.ports.inputs, *self.ports.outputs)}
+        self.dtype = types["inputs_embeds"]
+        self.logits_dtype = types["logits"]
         self.built_capacity = self.session.limit("attention_mask", _CAPACITY_AXIS)
         self.longest = min(self.dims.context, self.built_capacity or self.dims.context)
         # The appending form lays positions first, so that a past is a view; several sequences would need copies.
-        self.batches = not self.graph.appends and self.session.limit("inputs_embeds", _BATCH_AXIS) != 1
+        self.batches = not self.ports.appends and self.session.limit("inputs_embeds", _BATCH_AXIS) != 1
         self.chunk = min(
             backend.prefill_chunk, self.session.limit("inputs_embeds", _LENGTH_AXIS) or backend.prefill_chunk
         )
@@ -46,7 +44,7 @@ class DecoderRunner:
         """
         if self.built_capacity is None:
             longest = max(self.dims.context, length)
-            return longest if self.graph.aliases else min(round_up(length), longest)
+            return longest if self.ports.aliases else min(round_up(length), longest)
         if length > self.built_capacity:
             raise GarBackendError(
                 f"{length} tokens were asked for and the engine's cache holds {self.built_capacity}; "
@@ -54,12 +52,12 @@ class DecoderRunner:
             )
         return self.built_capacity
 
-    def cache_bytes(self, capacity: int) -> int:
-        """Memory of one sequence's caches."""
+    def cache_bytes(self, positions: int) -> int:
+        """Memory of one sequence's caches of so many positions."""
         dims = self.dims
-        return 2 * dims.layers * dims.kv_heads * dims.head_dim * capacity * self.dtype.itemsize
+        sets = 2 if self.ports.appends else 1  # an appending decoder reads one and writes another
+        return sets * 2 * dims.layers * dims.kv_heads * dims.head_dim * positions * self.dtype.itemsize
 
-    def start(self, length: int) -> TokenSequence:
-        """An empty sequence with room for `length` positions."""
-        kind = AppendingSequence if self.graph.appends else InPlaceSequence
-        return kind(self, self.capacity_for(length))
+    def planned_bytes(self, length: int) -> int:
+        """Memory that the caches of a sequence come to take until it has `length` positions."""
+        return self.cache_bytes(self.built_capacity or round_up(length))

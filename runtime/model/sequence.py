@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gar_edge.runtime.engines.protocol import Buffer
 from gar_edge.runtime.errors import GarBackendError
-
-if TYPE_CHECKING:
-    from gar_edge.runtime.model.decoder import DecoderRunner
+from gar_edge.runtime.model.decoder import DecoderGraph
 
 
 class Prediction:
     """What follows N selected positions; in the engine's memory until it is read, and gone with the next run."""
 
-    def __init__(self, runner: DecoderRunner, count: int) -> None:
+    def __init__(self, graph: DecoderGraph, count: int) -> None:
         self.buffers = {
-            "logits": runner.backend.empty((count, runner.dims.vocab), runner.logits_dtype),
-            "tokens": runner.backend.empty((count,), np.dtype(np.int64)),
+            "logits": graph.backend.empty((count, graph.dims.vocab), graph.logits_dtype),
+            "tokens": graph.backend.empty((count,), np.dtype(np.int64)),
         }
 
     def tokens(self) -> NDArray[np.int64]:
@@ -37,22 +33,25 @@ class Prediction:
 class TokenSequence(ABC):
     """`length`: positions in the cache; `capacity`: how many it can hold."""
 
-    def __init__(self, runner: DecoderRunner, capacity: int) -> None:
+    def __init__(self, graph: DecoderGraph, capacity: int) -> None:
         self.capacity = capacity
         self.length = 0
-        self._runner = runner
-        self._predictions = {1: Prediction(runner, 1)}
+        self._graph = graph
+        self._predictions = {1: Prediction(graph, 1)}
 
-    def prefill(self, embeds: Buffer, check: Callable[[], None] = lambda: None) -> Prediction:
-        """Append embeddings [S,C], a chunk at a time; what follows the last position.
+    def extend(self, embeds: Buffer) -> Prediction:
+        """Append a chunk of a prompt, embeddings [S,C], in one run; what follows its last position.
 
-        `check` is called before each chunk, and may raise: what was appended until then stays.
+        S is `DecoderGraph.chunk` at most: an engine need not take more.
         """
-        for begin in range(0, embeds.shape[0], self._runner.chunk):
-            check()
-            chunk = embeds.rows(begin, min(begin + self._runner.chunk, embeds.shape[0]))
-            self._check_room(chunk.shape[0])
-            self._append(chunk, 1)
+        self._check_room(embeds.shape[0])
+        self._append(embeds, 1)
+        return self._prediction(1)
+
+    def prefill(self, embeds: Buffer) -> Prediction:
+        """Append a whole prompt, embeddings [S,C], chunk by chunk; what follows its last position."""
+        for begin in range(0, embeds.shape[0], self._graph.chunk):
+            self.extend(embeds.rows(begin, min(begin + self._graph.chunk, embeds.shape[0])))
         return self._prediction(1)
 
     def step(self, embeds: NDArray[np.floating]) -> Prediction:
@@ -62,10 +61,20 @@ class TokenSequence(ABC):
         if count == 1:
             self._append_one(embeds[0])
         else:
-            buffer = self._runner.backend.empty((count, self._runner.dims.hidden), self._runner.dtype)
+            buffer = self._graph.backend.empty((count, self._graph.dims.hidden), self._graph.dtype)
             buffer.write(embeds)
             self._append(buffer, count)
         return self._prediction(count)
+
+    @property
+    @abstractmethod
+    def bytes(self) -> int:
+        """Memory that its caches take now."""
+
+    @property
+    @abstractmethod
+    def fixed(self) -> bool:
+        """Whether they are of one size, however much is in them."""
 
     @abstractmethod
     def rewind(self, length: int) -> None:
@@ -86,7 +95,7 @@ class TokenSequence(ABC):
     def _prediction(self, count: int) -> Prediction:
         """Where predictions behind so many positions go."""
         if count not in self._predictions:
-            self._predictions[count] = Prediction(self._runner, count)
+            self._predictions[count] = Prediction(self._graph, count)
         return self._predictions[count]
 
     def _check_room(self, count: int) -> None:
@@ -100,7 +109,7 @@ def last(count: int, wanted: int) -> NDArray[np.int64]:
     return np.arange(count - wanted, count)
 
 
-def causal_mask(starts: list[int], count: int, capacity: int) -> NDArray[np.bool_]:
-    """The mask [B,1,S,capacity] of `count` new positions from each sequence's start on: all slots up to their own."""
-    queries = np.asarray(starts)[:, None] + np.arange(count)
-    return (np.arange(capacity) <= queries[..., None])[:, None]
+def causal_mask(start: int, count: int, capacity: int) -> NDArray[np.bool_]:
+    """The mask [1,1,S,capacity] of `count` new positions from `start` on: each sees all slots up to its own."""
+    queries = start + np.arange(count)
+    return (np.arange(capacity) <= queries[:, None])[None, None]

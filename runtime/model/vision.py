@@ -22,10 +22,10 @@ class VisionRunner:
         self._backend = backend
         self._manifest = manifest
         self._encoder = backend.session("encoder")
-        self._replay = backend.session("roi_replay")
+        self._roi_replay = backend.session("roi_replay")
         self.at_once = min(TILES_AT_ONCE, max(1, backend.features_at_once // manifest.dimensions.tile_tokens))
         self.dtype = np.dtype(manifest.graphs["encoder"].outputs[0].dtype)
-        with_thumbnail = self._replay.limit("features", 0)
+        with_thumbnail = self._roi_replay.limit("features", 0)
         self.most_tiles = None if with_thumbnail is None else with_thumbnail - 1  # that an engine was built for
 
     def encode(
@@ -42,7 +42,7 @@ class VisionRunner:
             self._encoder.bind(inputs, {"features": features.rows(begin, end)})()
         return features
 
-    def replay(self, features: Buffer, grid: Grid, boxes: Sequence[Extent]) -> Buffer:
+    def roi_replay(self, features: Buffer, grid: Grid, boxes: Sequence[Extent]) -> Buffer:
         """Features [T,P,C] and the regions' boxes (fractions of the image) -> replayed [R,P,C]."""
         dims = self._manifest.dimensions
         replayed = self._backend.empty((len(boxes), dims.tile_tokens, dims.hidden), self.dtype)
@@ -51,5 +51,5 @@ class VisionRunner:
             "grid": np.asarray(grid, np.int64),
             "boxes": np.asarray(boxes, np.float32),
         }
-        self._replay.bind(inputs, {"replayed": replayed})()
+        self._roi_replay.bind(inputs, {"replayed": replayed})()
         return replayed

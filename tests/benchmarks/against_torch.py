@@ -73,7 +73,7 @@ def main(
     config = parse_config(size.preset.config())
     gar = load(model, config)
     torch.set_num_threads(cores())
-    peer = Torch(config, getattr(torch, dtype), gar.vision.at_once)
+    peer = Torch(config, getattr(torch, dtype), gar.pipeline.vision.at_once)
     about = {"name": "torch", "dtype": dtype, "version": torch.__version__}
     print(compare(gar, peer, about, Work(tiles, tokens, new_tokens - 1), rounds))
 

@@ -24,22 +24,22 @@ def encode(gar: Gar, tiles: int) -> float:
     pixels = np.random.default_rng(0).integers(0, 256, (tiles, 3, side, side), np.uint8)
     mask = np.zeros((tiles, side, side), np.bool_)
     begin = time.perf_counter()
-    gar.vision.encode(pixels, mask).read()
+    gar.pipeline.vision.encode(pixels, mask).read()
     return tiles / (time.perf_counter() - begin)
 
 
 def decode(gar: Gar, tokens: int, steps: int) -> tuple[float, float]:
     """Tokens a second of a prompt, and of what follows it one by one."""
-    decoder = gar.decoder
+    decoder = gar.pipeline.decoder
     noise = np.random.default_rng(0).standard_normal((tokens, decoder.dims.hidden)) * 0.02
-    embeds = gar.backend.empty(noise.shape, decoder.dtype)
+    embeds = gar.pipeline.backend.empty(noise.shape, decoder.dtype)
     embeds.write(noise.astype(decoder.dtype))
     sequence = decoder.start(tokens + steps)
     begin = time.perf_counter()
     token = sequence.prefill(embeds).tokens()
     prefilled = time.perf_counter()
     for _ in range(steps):
-        token = sequence.step(gar.bundle.embed(token)).tokens()
+        token = sequence.step(gar.pipeline.bundle.embed(token)).tokens()
     return tokens / (prefilled - begin), steps / (time.perf_counter() - prefilled)
 
 

@@ -43,7 +43,7 @@ def main(
     for number in range(rounds + 1):
         noise = np.random.default_rng(number).integers(0, 256, (across * tile, across * tile, 3), np.uint8)
         scene = gar.open(noise, tiles)
-        answers = [scene.describe(mask, options=Options(1)) for mask in masks]
+        answers = [scene.describe(mask, options=Options(max_new_tokens=1)) for mask in masks]
         times.append([answer.timings_ms.encode for answer in answers])
         encoded = [answer.reuse.tiles_encoded for answer in answers]
     first, second = (statistics.median(column) for column in zip(*times[1:], strict=True))

@@ -27,6 +27,7 @@ from gar_edge.models.standin import random_checkpoint_of
 from gar_edge.models.weights import build_module, decoder_recipes, load_parameters
 from gar_edge.runtime import Answer, Gar, Options
 from gar_edge.runtime.errors import GarBackendError, GarBundleError, GarExportError, GarValidationError
+from gar_edge.runtime.model.start import start_sequence
 
 FILE = "decoder_compat.onnx"
 NEWER = {"Attention", "RMSNormalization", "RotaryEmbedding", "TensorScatter", "Swish"}  # than opset 20
@@ -132,13 +133,13 @@ def test_int8_nodes_are_signed_with_float16_scales(quantised: Path) -> None:
 
 def feed(gar: Gar, embeds: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
     dims = gar.manifest.dimensions
-    empty = np.zeros((1, 0, dims.kv_heads, dims.head_dim), gar.decoder.dtype)
+    empty = np.zeros((1, 0, dims.kv_heads, dims.head_dim), gar.pipeline.decoder.dtype)
     return {
-        "inputs_embeds": embeds[None].astype(gar.decoder.dtype),
+        "inputs_embeds": embeds[None].astype(gar.pipeline.decoder.dtype),
         "position": np.zeros(1, np.int64),
         "attention_mask": mask[None, None],
         "select": np.array([len(embeds) - 1]),
-        **dict.fromkeys(gar.decoder.graph.appends.values(), empty),
+        **dict.fromkeys(gar.pipeline.decoder.ports.appends.values(), empty),
     }
 
 
@@ -176,10 +177,10 @@ def test_int8_is_near_float(quantised: Path, tiny_bundle: Path) -> None:
     """After a prompt of words; tiny_bundle holds the same weights in float32."""
     logits = []
     for gar in (Gar.load(quantised, decoder="compat"), Gar.load(tiny_bundle)):
-        embeds = np.asarray(gar.bundle.embed(np.arange(5, 45)), gar.decoder.dtype)
-        buffer = gar.backend.empty(embeds.shape, gar.decoder.dtype)
+        embeds = np.asarray(gar.pipeline.bundle.embed(np.arange(5, 45)), gar.pipeline.decoder.dtype)
+        buffer = gar.pipeline.backend.empty(embeds.shape, gar.pipeline.decoder.dtype)
         buffer.write(embeds)
-        logits.append(gar.decoder.start(len(embeds)).prefill(buffer).logits()[0].astype(np.float64))
+        logits.append(start_sequence(gar.pipeline.decoder, len(embeds)).prefill(buffer).logits()[0].astype(np.float64))
     found, wanted = logits
     assert found @ wanted / np.linalg.norm(found) / np.linalg.norm(wanted) > 0.98
 
@@ -197,9 +198,9 @@ def talk(gar: Gar, image: np.ndarray | Path, first: np.ndarray | Path, second: n
     pair = {0: first, 1: second}
     answers = [scene.describe(region, options=OPTIONS) for region in (first, second, second)]
     for question in ("Is <Prompt0> larger or smaller than <Prompt1>?", "Is <Prompt0> left or right of <Prompt1>?"):
-        answers.append(scene.ask(question, pair, OPTIONS))
-    answers.append(scene.ask("What colour is <Prompt1>?", {1: second}, Options(max_new_tokens=90)))
-    answers.append(scene.ask("What colour is <Prompt1>?", {1: second}, OPTIONS))
+        answers.append(scene.ask(question, pair, options=OPTIONS))
+    answers.append(scene.ask("What colour is <Prompt1>?", {1: second}, options=Options(max_new_tokens=90)))
+    answers.append(scene.ask("What colour is <Prompt1>?", {1: second}, options=OPTIONS))
     return answers
 
 

@@ -32,6 +32,7 @@ from gar_edge.models.standin import random_checkpoint_of
 from gar_edge.runtime import Gar, Options
 from gar_edge.runtime.errors import GarOptionError
 from gar_edge.runtime.images.preprocess import cut_mask, cut_tiles
+from gar_edge.runtime.model.start import start_sequence
 
 FUSED = {"MatMulIntegerToFloat", "QGemm", "MatMulNBits", "DynamicQuantizeMatMul"}
 
@@ -174,11 +175,11 @@ def test_features_and_logits_are_nearly_the_float_ones(written: Written, picture
         spec = gar.manifest.preprocess
         tiles = cut_tiles(picture, spec)
         regions = cut_mask({0: mask}, tiles.grid, spec, len(gar.manifest.prompt.regions))
-        features.append(gar.vision.encode(tiles.pixels, regions).read())
+        features.append(gar.pipeline.vision.encode(tiles.pixels, regions).read())
         ids = np.arange(5, 45)
-        embeds = gar.backend.empty((len(ids), gar.manifest.dimensions.hidden), gar.decoder.dtype)
-        embeds.write(np.array(gar.bundle.embed(ids), gar.decoder.dtype))
-        logits.append(gar.decoder.start(len(ids)).prefill(embeds).logits()[0])
+        embeds = gar.pipeline.backend.empty((len(ids), gar.manifest.dimensions.hidden), gar.pipeline.decoder.dtype)
+        embeds.write(np.array(gar.pipeline.bundle.embed(ids), gar.pipeline.decoder.dtype))
+        logits.append(start_sequence(gar.pipeline.decoder, len(ids)).prefill(embeds).logits()[0])
         assert gar.open(picture).describe(mask, options=Options(max_new_tokens=3)).tokens
     assert cosine(*features) > 0.995
     assert cosine(*logits) > (0.98 if written.precision is Precision.INT8 else 0.95)

@@ -73,21 +73,21 @@ class Reference:
         height, width = image.shape[:2]
         grid = choose_grid(width, height, tile, max_tiles)
         painted = np.full((height, width, 1), 5, np.uint8)
-        for k in sorted(masks):
+        for k in list(masks):
             painted[masks[k] & (painted[..., 0] == 5)] = k
         mask = (cut(painted, grid, tile)[:, 0].clamp(0, 5) != 5).float()
         features = reference.features(self.get, self.config, (cut(image, grid, tile) / 255 - 0.5) / 0.5, mask)
         boxes = []
-        for k in sorted(masks):
+        for k in list(masks):
             y, x = np.nonzero(masks[k])
             boxes.append([x.min() / width, y.min() / height, x.max() / width, y.max() / height])
         scale = self.config.get("replay_spatial_scale", 1 / 28)
         replayed = reference.roi_align(features.numpy(), grid, np.array(boxes, np.float32), scale)
 
-        ids = self.prompt(question, sorted(masks), len(features), features.shape[1])
+        ids = self.prompt(question, list(masks), len(features), features.shape[1])
         embeds = self.llama.get_input_embeddings()(torch.tensor(ids))
         embeds[torch.tensor(ids) == self.config["mllm_config"]["image_token_id"]] = features.flatten(0, 1)
-        for index, k in enumerate(sorted(masks)):
+        for index, k in enumerate(list(masks)):
             embeds[torch.tensor(ids) == self.config["crop_tokens_ids"][k]] = torch.from_numpy(replayed[index])
         tokens: list[int] = []
         margins: list[float] = []

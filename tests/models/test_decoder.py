@@ -23,6 +23,7 @@ from gar_edge.runtime.engines.protocol import Buffer
 from gar_edge.runtime.gar import Gar
 from gar_edge.runtime.model import in_place
 from gar_edge.runtime.model.sequence import Prediction
+from gar_edge.runtime.model.start import start_sequence
 
 POSITIONS = 220
 
@@ -44,7 +45,7 @@ def expected(checkpoint: Checkpoint, embeds: np.ndarray) -> np.ndarray:
 
 @contextmanager
 def embedded(gar: Gar, rows: np.ndarray) -> Iterator[Buffer]:
-    buffer = gar.backend.empty(rows.shape, gar.decoder.dtype)
+    buffer = gar.pipeline.backend.empty(rows.shape, gar.pipeline.decoder.dtype)
     buffer.write(rows)
     yield buffer
 
@@ -92,13 +93,13 @@ def gar(request: pytest.FixtureRequest, compat_bundle: Path) -> Gar:
 
 
 def test_exported_decoder_step_by_step(gar: Gar, embeds: np.ndarray, expected: np.ndarray) -> None:
-    sequence = gar.decoder.start(POSITIONS)
+    sequence = start_sequence(gar.pipeline.decoder, POSITIONS)
     assert_same(np.stack([sequence.step(row[None]).logits()[0] for row in embeds]), expected)
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 64, POSITIONS])
 def test_prefill_in_chunks_then_steps(gar: Gar, embeds: np.ndarray, expected: np.ndarray, chunk: int) -> None:
-    sequence = gar.decoder.start(POSITIONS)
+    sequence = start_sequence(gar.pipeline.decoder, POSITIONS)
     found, at = [], []
     for begin in range(0, 200, chunk):
         end = min(begin + chunk, 200)
@@ -112,7 +113,7 @@ def test_prefill_in_chunks_then_steps(gar: Gar, embeds: np.ndarray, expected: np
 
 def test_rewind_forgets_what_came_later(gar: Gar, embeds: np.ndarray, expected: np.ndarray) -> None:
     """Twice, to a place inside the prefill and to one between steps; what was there must leave no trace."""
-    sequence = gar.decoder.start(POSITIONS)
+    sequence = start_sequence(gar.pipeline.decoder, POSITIONS)
     with embedded(gar, embeds[:30]) as rows:
         sequence.prefill(rows)
     for row in -embeds[:9]:
@@ -133,10 +134,10 @@ def test_a_batch_of_sequences_at_different_positions(
     """The graph takes several sequences, each with its own write index: chunks may end where their sequence ends."""
     gar, text = Gar.load(bundle), checkpoint.config.text
     lengths, chunk, capacity = (40, 57), 30, 64
-    empty, zeros = gar.backend.empty, gar.backend.zeros
+    empty, zeros = gar.pipeline.backend.empty, gar.pipeline.backend.zeros
     shape = (2, text.kv_heads, capacity, text.head_dim)
-    caches = {name: zeros(shape, gar.decoder.dtype) for name in gar.decoder.graph.aliases.values()}
-    prediction = Prediction(gar.decoder, 4)
+    caches = {name: zeros(shape, gar.pipeline.decoder.dtype) for name in gar.pipeline.decoder.ports.aliases.values()}
+    prediction = Prediction(gar.pipeline.decoder, 4)
     for starts in ([0, 0], [length - chunk for length in lengths]):
         rows = np.stack([embeds[start : start + chunk] for start in starts])
         slots = np.arange(capacity)
@@ -147,8 +148,8 @@ def test_a_batch_of_sequences_at_different_positions(
         for name, value in feed.items():
             buffers[name] = empty(value.shape, value.dtype)
             buffers[name].write(value)
-        outputs = {out: caches[source] for out, source in gar.decoder.graph.aliases.items()}
-        gar.decoder.session.bind({**buffers, **caches}, {**prediction.buffers, **outputs})()
+        outputs = {out: caches[source] for out, source in gar.pipeline.decoder.ports.aliases.items()}
+        gar.pipeline.decoder.session.bind({**buffers, **caches}, {**prediction.buffers, **outputs})()
     wanted = expected[[start + at for start in starts for at in select]]  # one sequence after the other
     assert_same(prediction.logits(), wanted)
     assert prediction.tokens().tolist() == wanted.argmax(-1).tolist()
@@ -170,8 +171,8 @@ def test_a_batch_of_pasts_of_different_lengths(
 ) -> None:
     """The compat decoder pads the shorter past; mask and position say where each sequence truly is."""
     gar = Gar.load(compat_bundle, decoder="compat")
-    session = onnxruntime.InferenceSession(compat_bundle / gar.decoder.graph.files[0])
-    appends, text = gar.decoder.graph.appends, checkpoint.config.text
+    session = onnxruntime.InferenceSession(compat_bundle / gar.pipeline.decoder.ports.files[0])
+    appends, text = gar.pipeline.decoder.ports.appends, checkpoint.config.text
     lengths, count = (30, 47), 10
     longest = max(lengths)
     pasts = {name: np.full((2, longest, text.kv_heads, text.head_dim), 9.0, np.float32) for name in appends.values()}
@@ -202,15 +203,15 @@ def test_a_batch_of_pasts_of_different_lengths(
 
 def test_the_cache_is_updated_in_place(bundle: Path, embeds: np.ndarray) -> None:
     gar = Gar.load(bundle)
-    sequence = gar.decoder.start(10)
+    sequence = start_sequence(gar.pipeline.decoder, 10)
     sequence.step(embeds[:1])
-    caches = [cache.read() for cache in sequence._caches._buffers.values()]
+    caches = [cache.read() for cache in sequence.caches._buffers.values()]
     addresses = [cache.ctypes.data for cache in caches]
     sequence.step(embeds[1:2])
-    assert [cache.read().ctypes.data for cache in sequence._caches._buffers.values()] == addresses
+    assert [cache.read().ctypes.data for cache in sequence.caches._buffers.values()] == addresses
     for cache in caches:
         written = np.abs(cache).sum(axis=(0, 1, 3)) > 0
-        assert written.tolist() == [True, True] + [False] * (sequence._caches.slots - 2)
+        assert written.tolist() == [True, True] + [False] * (sequence.caches.slots - 2)
 
 
 def test_a_cache_grows_with_its_use_and_keeps_what_it_holds(
@@ -219,28 +220,28 @@ def test_a_cache_grows_with_its_use_and_keeps_what_it_holds(
     """Attention covers all slots, so there are never many more than positions."""
     monkeypatch.setattr(in_place, "STEPS_AHEAD", 10)
     gar = Gar.load(bundle)
-    sequence, slots = gar.decoder.start(POSITIONS), []
+    sequence, slots = start_sequence(gar.pipeline.decoder, POSITIONS), []
     assert isinstance(sequence, in_place.InPlaceSequence)
     found = []
     for begin, end in pairwise([0, 50, 130, *range(131, 205)]):
         with embedded(gar, embeds[begin:end]) as rows:
             made = sequence.step(embeds[begin:end]) if end == begin + 1 else sequence.prefill(rows)
             found.append(made.logits()[0])
-        slots.append(sequence._caches.slots)
+        slots.append(sequence.caches.slots)
     assert slots[:2] == [64, 192]
     assert slots[-1] == 256
     assert_same(np.stack(found), expected[[49, 129, *range(130, 204)]])
     sequence.restart()
-    assert sequence._caches.slots == 0
+    assert sequence.caches.slots == 0
     assert_same(sequence.step(embeds[:1]).logits()[0], expected[0])
 
 
 def test_a_sequence_may_fill_the_context_and_no_more(tiny_bundle: Path) -> None:
     gar = Gar.load(tiny_bundle)
-    context = gar.decoder.dims.context
-    sequence = gar.decoder.start(1)
+    context = gar.pipeline.decoder.dims.context
+    sequence = start_sequence(gar.pipeline.decoder, 1)
     assert sequence.capacity == context
-    rows = np.random.default_rng(0).standard_normal((context, gar.decoder.dims.hidden)).astype(np.float32)
+    rows = np.random.default_rng(0).standard_normal((context, gar.pipeline.decoder.dims.hidden)).astype(np.float32)
     with embedded(gar, rows[:-1]) as begin:
         sequence.prefill(begin)
     sequence.step(rows[-1:])

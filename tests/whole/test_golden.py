@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 from gar_edge.runtime.gar import Gar
 from gar_edge.runtime.images.loading import load_image, load_mask, mask_box
 from gar_edge.runtime.images.preprocess import cut_mask, cut_tiles, normalise
+from gar_edge.runtime.model.start import start_sequence
 
 GOLDEN = Path(os.environ.get("GAR_EDGE_GOLDEN", Path(__file__).parents[3] / "shared" / "golden"))
 MODELS = ("gar-tiny-1b", "gar-tiny-8b")
@@ -100,7 +101,7 @@ def test_preprocessing_equals_the_released_pixels(gar: Gar, golden_bundle: tuple
 @pytest.mark.parametrize("name", CASES)
 def test_prompt_ids_equal_the_released_ones(gar: Gar, golden_bundle: tuple[str, Path], name: str) -> None:
     _, case, expected = read_case(golden_bundle[0], name)
-    ids = gar.prompts.build(case["question"], case["prompts"], len(expected["features"])).tolist()
+    ids = gar.pipeline.prompts.build(case["question"], case["prompts"], len(expected["features"])).tolist()
     assert len(ids) == case["prompt_length"]
     assert ids[: len(case["prompt_ids_head"])] == case["prompt_ids_head"]
     assert ids[-len(case["prompt_ids_tail"]) :] == case["prompt_ids_tail"]
@@ -114,20 +115,22 @@ def test_features_replay_and_logits(gar: Gar, golden_bundle: tuple[str, Path], n
     pixels = expected.get("pixels_uint8", tiles.pixels)
     masks = {number: load_mask(folder / f"mask_{number}.png") for number in case["prompts"]}
     mask = cut_mask(masks, tiles.grid, gar.manifest.preprocess, len(gar.manifest.prompt.regions))
-    features = gar.vision.encode(pixels, mask)
+    features = gar.pipeline.vision.encode(pixels, mask)
     limit = 1e-4 if "pixels_uint8" in expected else 1e-3
     assert relative(features.read(), expected["features"]) < limit
-    replayed = gar.vision.replay(features, tiles.grid, [mask_box(masks[number]) for number in case["prompts"]])
+    replayed = gar.pipeline.vision.roi_replay(
+        features, tiles.grid, [mask_box(masks[number]) for number in case["prompts"]]
+    )
     assert relative(replayed.read(), expected["replay"]) < limit
 
-    ids = gar.prompts.build(case["question"], case["prompts"], len(pixels))
-    embeds = np.array(gar.bundle.token_table[ids])
+    ids = gar.pipeline.prompts.build(case["question"], case["prompts"], len(pixels))
+    embeds = np.array(gar.pipeline.bundle.token_table[ids])
     hidden = embeds.shape[1]
     embeds[ids == gar.manifest.prompt.image_token] = features.read().reshape(-1, hidden)
     for index, number in enumerate(case["prompts"]):
         embeds[ids == gar.manifest.prompt.replay_tokens[number]] = replayed.read()[index]
-    sequence = gar.decoder.start(len(ids))
-    buffer = gar.backend.empty(embeds.shape, gar.decoder.dtype)
+    sequence = start_sequence(gar.pipeline.decoder, len(ids))
+    buffer = gar.pipeline.backend.empty(embeds.shape, gar.pipeline.decoder.dtype)
     buffer.write(embeds)
     logits = [
         sequence.prefill(buffer.rows(begin, min(begin + 1000, len(ids)))).logits() for begin in range(0, len(ids), 1000)
@@ -158,5 +161,5 @@ def test_int8_features_stay_close_to_the_released_ones(model: str, tmp_path: Pat
         pixels = expected.get("pixels_uint8", tiles.pixels)
         masks = {number: load_mask(folder / f"mask_{number}.png") for number in case["prompts"]}
         mask = cut_mask(masks, tiles.grid, gar.manifest.preprocess, len(gar.manifest.prompt.regions))
-        found, wanted = gar.vision.encode(pixels, mask).read().ravel(), expected["features"].ravel()
+        found, wanted = gar.pipeline.vision.encode(pixels, mask).read().ravel(), expected["features"].ravel()
         assert found @ wanted / np.linalg.norm(found) / np.linalg.norm(wanted) >= 0.995

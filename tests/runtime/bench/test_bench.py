@@ -84,13 +84,13 @@ def test_another_question_and_another_region_cost_what_is_new(half_nano: Path, m
     """Time as the count of tiles and tokens: the figures are of the work that is left, not of a fresh start."""
     contestant = Contestant(half_nano, Setting(4, (1,), 2, "onnxruntime", "standard", 1), lambda step: None)
     seen = []
-    encode = contestant.gar.vision.encode
+    encode = contestant.gar.pipeline.vision.encode
 
     def counted(pixels: np.ndarray, *rest: object) -> object:
         seen.append(len(pixels))
         return encode(pixels, *rest)
 
-    monkeypatch.setattr(contestant.gar.vision, "encode", counted)
+    monkeypatch.setattr(contestant.gar.pipeline.vision, "encode", counted)
     contestant.round()
     assert seen[0] == 5  # thumbnail and four tiles
     assert 1 <= seen[1] < 5

@@ -45,9 +45,9 @@ def test_questions_are_answered_as_in_python_and_from_the_caches(photo: Path, ti
     masks = {number: np.zeros(scene.image.shape[:2], bool) for number in (0, 2)}
     masks[0][15:66, 25:86] = masks[2][60:90, 100:130] = True
     expected = [
-        scene.ask(questions[0], {0: masks[0]}, options),
-        scene.ask(questions[1], masks, options),
-        scene.describe(masks[2], 2, options),
+        scene.ask(questions[0], {0: masks[0]}, options=options),
+        scene.ask(questions[1], masks, options=options),
+        scene.describe(masks[2], number=2, options=options),
     ]
     assert [json.loads(line)["tokens"] for line in found] == [list(answer.tokens) for answer in expected]
     assert errors == ""

@@ -82,7 +82,7 @@ def test_answers_are_those_about_the_frame_as_a_picture(film: Path, tiny_bundle:
     for line in lines:
         step = int(str(line["frame"]))
         scene = gar.open(frame_of(film, step))
-        assert line["text"] == scene.ask(question, {0: square_mask(step)}, options).text
+        assert line["text"] == scene.ask(question, {0: square_mask(step)}, options=options).text
         assert line["boxes"] == {"0": [LEFT + step, UPPER, LEFT + step + SIDE, UPPER + SIDE]}
 
 

@@ -12,6 +12,7 @@ from fakes.gpu import FakeGpu
 from fakes.onnxruntime import CPU, FakeOnnxRuntime
 
 from gar_edge.runtime import Answer, Gar, GarBackendError, GarBundleError, Options
+from gar_edge.runtime.model.start import start_sequence
 
 OPTIONS = Options(max_new_tokens=6)
 EXAMPLES = Path(__file__).parents[3] / "examples"
@@ -25,7 +26,7 @@ def answers(gar: Gar, picture: np.ndarray) -> list[Answer]:
     left[10:60, 5:50], right[30:80, 70:120] = True, True
     scene = gar.open(picture, 4)
     pair = {0: left, 1: right}
-    return [scene.describe(left, options=OPTIONS), *(scene.ask(QUESTION, pair, OPTIONS) for _ in range(2))]
+    return [scene.describe(left, options=OPTIONS), *(scene.ask(QUESTION, pair, options=OPTIONS) for _ in range(2))]
 
 
 @pytest.mark.parametrize("precision", ["fp16", "fp32"])
@@ -34,7 +35,7 @@ def test_answers_are_the_processors_token_for_token(
 ) -> None:
     bundle = half_nano if precision == "fp16" else tiny_bundle
     gar = Gar.load(bundle, backend="cuda")
-    assert gar.backend.name == "cuda"
+    assert gar.pipeline.backend.name == "cuda"
     found, expected = answers(gar, picture), answers(Gar.load(bundle, backend="onnxruntime"), picture)
     assert [(answer.tokens, answer.reuse) for answer in found] == [(one.tokens, one.reuse) for one in expected]
 
@@ -52,7 +53,7 @@ def test_one_wait_per_token_and_nothing_allocated(half_nano: Path, fake_provider
     gar, cuda = Gar.load(half_nano, backend="cuda"), fake_provider.cuda
     answer = gar.open(np.zeros((90, 130, 3), np.uint8)).describe(np.ones((90, 130), bool), options=OPTIONS)
     assert cuda.calls["synchronise"] == len(answer.tokens)  # encoder, replay and prefill are chained
-    sequence, embed = gar.decoder.start(8), np.zeros((1, gar.manifest.dimensions.hidden), np.float16)
+    sequence, embed = start_sequence(gar.pipeline.decoder, 8), np.zeros((1, gar.manifest.dimensions.hidden), np.float16)
     sequence.step(embed).tokens()
     count, copies = len(cuda.memory.allocations), cuda.calls["copy"]
     for _ in range(5):
@@ -71,18 +72,18 @@ def test_regions_side_by_side_on_caches_that_grow(
     found: dict[str, list[tuple[int, ...]]] = {}
     for backend in ("cuda", "onnxruntime"):
         gar = Gar.load(half_nano, backend=backend, batch=2)
-        gar.decoder.chunk = 100
+        gar.pipeline.decoder.chunk = 100
         scene, options = gar.open(EXAMPLES / "scene_1.png"), Options(max_new_tokens=60)
-        answers = [*scene.describe_all(masks, options), scene.describe(masks[0], options=options)]
+        answers = [*scene.describe_all(masks, options=options), scene.describe(masks[0], options=options)]
         found[backend] = [answer.tokens for answer in answers]
-        assert gar.most_at_once == 2
+        assert gar.scheduler.places == 2
     assert found["cuda"] == found["onnxruntime"]
     assert len({len(tokens) for tokens in found["cuda"]}) > 1
 
 
 def test_free_memory_is_the_gpus(half_nano: Path, fake_provider: FakeOnnxRuntime) -> None:
     gar, cuda = Gar.load(half_nano, backend="cuda"), fake_provider.cuda
-    assert gar.backend.free_memory() == cuda.capacity - cuda.used > 0
+    assert gar.pipeline.backend.free_memory() == cuda.capacity - cuda.used > 0
 
 
 def test_sessions_share_our_stream(half_nano: Path, fake_provider: FakeOnnxRuntime) -> None:
@@ -164,13 +165,13 @@ def test_memory_that_runs_out_for_a_buffer(half_nano: Path, fake_provider: FakeO
     gar = Gar.load(half_nano, backend="cuda")
     fake_provider.cuda.capacity = fake_provider.cuda.used
     with pytest.raises(GarBackendError, match="out of GPU memory for a buffer of 1 MiB; use a smaller or quantised"):
-        gar.backend.empty((1 << 20,), np.dtype(np.uint8))
+        gar.pipeline.backend.empty((1 << 20,), np.dtype(np.uint8))
 
 
 def test_buffers_of_the_processor_are_refused(half_nano: Path, fake_provider: FakeOnnxRuntime) -> None:
     gar, host = Gar.load(half_nano, backend="cuda"), Gar.load(half_nano, backend="onnxruntime").backend
     with pytest.raises(TypeError, match="HostBuffer is not a buffer on the GPU"):
-        gar.decoder.session.bind({}, {"logits": host.zeros((1, 4), np.dtype(np.float16))})
+        gar.pipeline.decoder.session.bind({}, {"logits": host.zeros((1, 4), np.dtype(np.float16))})
 
 
 def test_a_compat_decoder_that_is_not_there(half_nano: Path, fake_provider: FakeOnnxRuntime) -> None:

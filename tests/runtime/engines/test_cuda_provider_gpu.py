@@ -44,7 +44,7 @@ def test_fp16_answers_as_fp32_does_on_the_processor(half_nano: Path, exact: Gar)
     while len(equal) < ANSWERS:
         drawn = draw_scene(rng)
         masks = [mask for mask in drawn.masks if mask.any()]
-        found, expected = (one.open(drawn.image).describe_all(masks, OPTIONS) for one in (gar, exact))
+        found, expected = (one.open(drawn.image).describe_all(masks, options=OPTIONS) for one in (gar, exact))
         equal += [a.tokens == b.tokens for a, b in zip(found, expected, strict=True)]
     assert np.mean(equal) >= AGREEMENT
 
@@ -52,7 +52,7 @@ def test_fp16_answers_as_fp32_does_on_the_processor(half_nano: Path, exact: Gar)
 def test_fp32_is_exact(exact: Gar) -> None:
     gar, drawn = Gar.load(exact.bundle.folder, backend="cuda"), draw_scene(np.random.default_rng(6))
     masks = [mask for mask in drawn.masks if mask.any()]
-    found, expected = (one.open(drawn.image).describe_all(masks, OPTIONS) for one in (gar, exact))
+    found, expected = (one.open(drawn.image).describe_all(masks, options=OPTIONS) for one in (gar, exact))
     assert [answer.tokens for answer in found] == [answer.tokens for answer in expected]
 
 

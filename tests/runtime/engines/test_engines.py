@@ -34,7 +34,7 @@ def test_other_sizes_are_other_engines(own_nano: Path, fake_gpu: FakeGpu) -> Non
     assert first["roi_replay"] != smaller["roi_replay"]
     assert first["decoder"] != smaller["decoder"]
     gar = Gar.load(own_nano, backend="tensorrt")
-    assert (gar.decoder.longest, gar.vision.most_tiles) == (320, 2)  # the newest that fit
+    assert (gar.pipeline.decoder.longest, gar.pipeline.vision.most_tiles) == (320, 2)  # the newest that fit
 
 
 def test_the_workspace_is_half_of_what_is_free(
@@ -90,7 +90,7 @@ def test_engines_of_elsewhere_are_refused_by_name_and_replaced_by_auto(
     with pytest.raises(GarBackendError, match=reason + rf"; gar-engine build {own_nano} --backend tensorrt makes one"):
         Gar.load(own_nano, backend="tensorrt")
     gar = Gar.load(own_nano)
-    assert gar.backend.name == "tensorrt"
+    assert gar.pipeline.backend.name == "tensorrt"
     after = set((own_nano / "engines").glob("*.engine"))
     assert before < after
     assert len(after) == 6

@@ -21,6 +21,7 @@ from gar_edge.models.checkpoint import open_checkpoint, shipped_checkpoint
 from gar_edge.models.sizes import Size
 from gar_edge.runtime import Answer, Gar, GarBackendError, GarPromptError, Options
 from gar_edge.runtime.engines.cuda import memory
+from gar_edge.runtime.model.start import start_sequence
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 OPTIONS = Options(max_new_tokens=12)
@@ -42,10 +43,10 @@ def masks() -> Masks:
 def answers(gar: Gar, image: np.ndarray, masks: Masks) -> list[Answer]:
     """Descriptions, questions about one to five regions, pictures of several grids, with and without reuse."""
     scene, pair = gar.open(image), {0: masks[0], 1: masks[1]}
-    found = [scene.describe(masks[0], options=OPTIONS), scene.ask(QUESTION, pair, OPTIONS)]
-    found += [scene.ask(QUESTION, pair, OPTIONS), scene.describe(masks[3], options=OPTIONS)]
+    found = [scene.describe(masks[0], options=OPTIONS), scene.ask(QUESTION, pair, options=OPTIONS)]
+    found += [scene.ask(QUESTION, pair, options=OPTIONS), scene.describe(masks[3], options=OPTIONS)]
     five = "Which of <Prompt0>, <Prompt1>, <Prompt2>, <Prompt3> and <Prompt4> is red?"
-    found.append(scene.ask(five, masks, OPTIONS))
+    found.append(scene.ask(five, masks, options=OPTIONS))
     for columns, rows in ((4, 1), (1, 4), (1, 1)):
         shape = (112 * rows, 112 * columns)
         region = np.zeros(shape, bool)
@@ -71,7 +72,7 @@ def test_answers_are_onnx_runtimes_token_for_token(
     gar: Gar, image: np.ndarray, masks: Masks, expected: list[Answer]
 ) -> None:
     found = answers(gar, image, masks)
-    assert gar.backend.name == "tensorrt"
+    assert gar.pipeline.backend.name == "tensorrt"
     assert [answer.tokens for answer in found] == [answer.tokens for answer in expected]
     assert [answer.reuse for answer in found] == [answer.reuse for answer in expected]
 
@@ -97,7 +98,7 @@ def test_an_older_tensorrt_takes_the_compat_decoder(
     assert [answer.tokens for answer in found] == [answer.tokens for answer in wanted]
     assert [answer.reuse for answer in found] == [answer.reuse for answer in wanted]
     with pytest.raises(GarBackendError, match="cache holds"):
-        gar.decoder.start(gar.decoder.longest + 1)
+        start_sequence(gar.pipeline.decoder, gar.pipeline.decoder.longest + 1)
 
 
 def test_one_wait_per_token_and_none_before_the_first(
@@ -154,7 +155,7 @@ def test_prefill_in_chunks(
 ) -> None:
     monkeypatch.setattr("gar_edge.runtime.engines.tensorrt.plan.PREFILL_CHUNK", 64)
     gar = Gar.load(own_nano, backend="tensorrt")
-    assert gar.decoder.chunk == 64
+    assert gar.pipeline.decoder.chunk == 64
     assert gar.open(image).describe(masks[0], options=OPTIONS).tokens == expected[0].tokens
 
 
@@ -176,7 +177,7 @@ def test_two_sequences_in_turns_are_not_mixed(
     gar: Gar, image: np.ndarray, masks: Masks, expected: list[Answer]
 ) -> None:
     scene = gar.open(image)
-    streams = [scene.stream(None, {1: masks[0]}, OPTIONS), scene.stream(None, {1: masks[3]}, OPTIONS)]
+    streams = [scene.stream(None, {1: masks[0]}, options=OPTIONS), scene.stream(None, {1: masks[3]}, options=OPTIONS)]
     texts = [iter(stream) for stream in streams]
     for _ in range(20):
         for text in texts:
@@ -203,18 +204,18 @@ def test_a_decode_that_cannot_be_captured_runs_all_the_same(
 def test_room_ends_where_the_engines_cache_does(own_nano: Path, fake_gpu: FakeGpu, image: np.ndarray) -> None:
     gar = Gar.load(own_nano, backend="tensorrt")
     whole = np.ones(image.shape[:2], bool)
-    prompt = gar.open(image, 1).describe(whole, options=Options(max_new_tokens=1)).prompt_tokens
+    prompt = gar.open(image, max_tiles=1).describe(whole, options=Options(max_new_tokens=1)).prompt_tokens
     capacity = -(-(prompt + 2) // 64) * 64
     build(own_nano, rebuild=True, capacity=capacity)
     gar = Gar.load(own_nano, backend="tensorrt")
-    assert gar.decoder.longest == capacity
+    assert gar.pipeline.decoder.longest == capacity
     question = "<Prompt0>" + "x" * 30
-    answer = gar.open(image, 1).ask(question, {0: whole}, Options(max_new_tokens=1000))
+    answer = gar.open(image, max_tiles=1).ask(question, {0: whole}, options=Options(max_new_tokens=1000))
     assert answer.prompt_tokens + len(answer.tokens) <= capacity
     with pytest.raises(GarPromptError, match=f"the engine holds {capacity}.*gar-engine build --capacity 1024"):
-        gar.open(image, 1).ask("<Prompt0>" + " red" * 100, {0: whole})
+        gar.open(image, max_tiles=1).ask("<Prompt0>" + " red" * 100, {0: whole})
     with pytest.raises(GarBackendError, match=f"the engine's cache holds {capacity}; gar-engine build --capacity 5000"):
-        gar.decoder.start(5000)
+        start_sequence(gar.pipeline.decoder, 5000)
 
 
 def test_more_tiles_than_the_engines_were_built_for(own_nano: Path, fake_gpu: FakeGpu, image: np.ndarray) -> None:
@@ -238,7 +239,7 @@ def test_rtx_answers_alike_and_captures_by_itself(
     built_nano: Path, fake_gpu: FakeGpu, image: np.ndarray, masks: Masks, expected: list[Answer]
 ) -> None:
     gar = Gar.load(built_nano, backend="tensorrt_rtx")
-    assert gar.backend.name == "tensorrt_rtx"
+    assert gar.pipeline.backend.name == "tensorrt_rtx"
     assert [answer.tokens for answer in answers(gar, image, masks)] == [answer.tokens for answer in expected]
     assert (fake_gpu.cuda.calls["instantiate"], fake_gpu.cuda.calls["launch"]) == (0, 0)
     decoder = fake_gpu.rtx.engines[-1]

@@ -56,7 +56,7 @@ def test_a_damaged_runtime_cache_is_replaced(
 def test_kernels_are_kept_before_the_answer_is_there(own_nano: Path, fake_gpu: FakeGpu, image: np.ndarray) -> None:
     """Whoever is killed then does not compile again."""
     gar = Gar.load(own_nano, backend="tensorrt_rtx")
-    text = iter(gar.open(image).stream(None, {1: np.ones(image.shape[:2], bool)}, OPTIONS))
+    text = iter(gar.open(image).stream(None, {1: np.ones(image.shape[:2], bool)}, options=OPTIONS))
     next(text)
     kept = FakeRuntimeCache(fake_gpu.rtx)
     assert kept.deserialize(kernel_file(own_nano).read_bytes())

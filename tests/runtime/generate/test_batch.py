@@ -7,10 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.slowed import slow
 
 from gar_edge.runtime import Answer, Gar, GarBackendError, GarMaskError, GarPromptError, Options
 from gar_edge.runtime.images.loading import ImageLike, MaskLike
-from gar_edge.runtime.model.sequence_batch import SequenceBatch
+from gar_edge.runtime.model.batch import SequenceBatch
+from gar_edge.runtime.model.in_place import InPlaceSequence
+from gar_edge.runtime.model.start import start_sequence
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 QUESTION = "Is <Prompt0> left of <Prompt3>?"
@@ -55,8 +58,8 @@ def test_descriptions_are_those_of_single_questions(
     """Whether all fit at once or wait for places, whether a prompt takes one run or several."""
     options = Options(max_new_tokens=60)
     gar = Gar.load(half_nano, batch=places)
-    gar.decoder.chunk = chunk
-    answers = gar.open(drawn).describe_all(shapes, options)
+    gar.pipeline.decoder.chunk = chunk
+    answers = gar.open(drawn).describe_all(shapes, options=options)
     assert [answer.tokens for answer in answers] == [alone(half_nano, drawn, m, options).tokens for m in shapes]
     assert len({len(answer.tokens) for answer in answers}) > 1
 
@@ -65,9 +68,9 @@ def test_prompts_and_answers_of_different_lengths(half_nano: Path, drawn: Path, 
     """They end by themselves or at a stop text, at different steps."""
     options = Options(max_new_tokens=60, stop=("yellow", "near"))
     questions = [(None, {1: mask}) for mask in shapes] + [(QUESTION, {0: shapes[0], 3: shapes[1]})]
-    expected = [Gar.load(half_nano).open(drawn).stream(*question, options).finish() for question in questions]
+    expected = [Gar.load(half_nano).open(drawn).stream(*question, options=options).finish() for question in questions]
     assert len({len(answer.tokens) for answer in expected}) > 1
-    found = list(Gar.load(half_nano, batch=3).open(drawn).answer_all(questions, options))
+    found = list(Gar.load(half_nano, batch=3).open(drawn).answer_all(questions, options=options))
     assert sorted(index for index, _ in found) == list(range(len(questions)))
     for index, answer in found:
         assert (answer.tokens, answer.text, answer.finish_reason, answer.prompt_tokens) == (
@@ -75,18 +78,20 @@ def test_prompts_and_answers_of_different_lengths(half_nano: Path, drawn: Path, 
         )  # fmt: skip
 
 
-def test_tiles_are_encoded_once_for_all(gar: Gar, picture: np.ndarray, masks: list[np.ndarray]) -> None:
+def test_tiles_are_encoded_once_for_all(
+    gar: Gar, picture: np.ndarray, masks: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
     scene = gar.open(picture)
     runs = []
-    encode = gar.vision.encode
+    encode = gar.pipeline.vision.encode
 
     def counted(pixels: np.ndarray, *rest: object) -> object:
         runs.append(len(pixels))
         return encode(pixels, *rest)
 
-    gar.vision.encode = counted  # type: ignore[method-assign,assignment]
-    answers = scene.describe_all([*masks[:2], masks[0]], Options(max_new_tokens=2))
-    assert len(runs) == 1
+    monkeypatch.setattr(gar.pipeline.vision, "encode", counted)
+    answers = scene.describe_all([*masks[:2], masks[0]], options=Options(max_new_tokens=2))
+    assert len(runs) == -(-10 // gar.pipeline.vision.at_once)
     assert [answer.reuse.tiles_encoded for answer in answers] == [7, 3, 0]  # all; thumbnail and two tiles; seen before
     assert sum(runs) == 10
     assert answers[0].tokens == answers[2].tokens
@@ -94,7 +99,7 @@ def test_tiles_are_encoded_once_for_all(gar: Gar, picture: np.ndarray, masks: li
 
 def test_draws_with_a_seed_are_those_of_single_questions(half_nano: Path, drawn: Path, shapes: list[Path]) -> None:
     options = Options(max_new_tokens=20, temperature=1.5, seed=3)
-    answers = Gar.load(half_nano).open(drawn).describe_all(shapes[:3], options)
+    answers = Gar.load(half_nano).open(drawn).describe_all(shapes[:3], options=options)
     assert [answer.tokens for answer in answers] == [alone(half_nano, drawn, m, options).tokens for m in shapes[:3]]
 
 
@@ -102,21 +107,22 @@ def test_too_little_memory_shrinks_the_batch_and_says_so(
     gar: Gar, picture: np.ndarray, masks: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scene, options = gar.open(picture), Options(max_new_tokens=4)
-    expected = [answer.tokens for answer in scene.describe_all(masks, options)]
+    expected = [answer.tokens for answer in scene.describe_all(masks, options=options)]
     length = gar.open(picture).describe(masks[0], options=options).prompt_tokens + options.max_new_tokens
-    one = gar.decoder.cache_bytes(length)
+    one = gar.pipeline.decoder.planned_bytes(length)
     for free, at_once in ((5 * one, 2), (one, 1)):
-        monkeypatch.setattr(gar.backend, "free_memory", lambda free=free: free)
+        monkeypatch.setattr(gar.pipeline.backend, "free_memory", lambda free=free: free)
         with pytest.warns(UserWarning, match=rf"do not fit.*: {at_once} regions are answered at a time"):
-            assert [answer.tokens for answer in scene.describe_all(masks, options)] == expected
+            assert [answer.tokens for answer in scene.describe_all(masks, options=options)] == expected
 
 
-def test_cancelling_ends_all(gar: Gar, picture: np.ndarray, masks: list[np.ndarray]) -> None:
-    cancel = threading.Event()
-    gar.most_at_once = 2
-    answers = gar.open(picture).answer_all(
-        [(None, {1: mask}) for mask in masks], Options(max_new_tokens=40, cancel=cancel)
-    )
+def test_cancelling_ends_all(
+    tiny_bundle: Path, picture: np.ndarray, masks: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gar, cancel = Gar.load(tiny_bundle, batch=2), threading.Event()
+    slow(gar, monkeypatch, 0.01)
+    questions = [(None, {1: mask}) for mask in masks]
+    answers = gar.open(picture).answer_all(questions, options=Options(max_new_tokens=40, cancel=cancel))
     index, first = next(answers)
     cancel.set()
     rest = dict(answers)
@@ -136,7 +142,7 @@ def test_a_bad_region_is_refused_before_anything_is_computed(
         scene.describe_all([masks[0], np.zeros_like(masks[0])])
     with pytest.raises(GarPromptError, match="does not name <Prompt3>"):
         scene.answer_all([("What is <Prompt0>?", {0: masks[0], 3: masks[1]})])
-    assert gar.features.bytes == 0
+    assert gar.scheduler.kept.bytes == 0
 
 
 def test_no_region_gives_no_answer(gar: Gar, picture: np.ndarray) -> None:
@@ -148,17 +154,19 @@ def test_an_engine_for_one_sequence_answers_one_by_one(
 ) -> None:
     options = Options(max_new_tokens=5)
     gar = Gar.load(compat_bundle, decoder="compat")
-    assert gar.most_at_once == 1
-    found = gar.open(picture).describe_all(masks[:2], options)
-    expected = Gar.load(compat_bundle).open(picture).describe_all(masks[:2], options)
+    assert gar.scheduler.places == 1
+    found = gar.open(picture).describe_all(masks[:2], options=options)
+    expected = Gar.load(compat_bundle).open(picture).describe_all(masks[:2], options=options)
     assert [answer.tokens for answer in found] == [answer.tokens for answer in expected]
 
 
-def test_more_than_was_planned_is_refused(gar: Gar) -> None:
-    batch = SequenceBatch(gar.decoder, 1, 64)
-    prompt = gar.backend.zeros((64, gar.manifest.dimensions.hidden), gar.decoder.dtype)
-    batch.join([prompt])
-    with pytest.raises(GarBackendError, match="1 sequences of 64 positions were planned"):
-        batch.join([prompt])
-    with pytest.raises(GarBackendError, match="hold 64 positions"):
-        batch.step(np.zeros((1, gar.manifest.dimensions.hidden), gar.decoder.dtype))
+def test_a_batch_holds_its_places_and_no_more(gar: Gar) -> None:
+    graph = gar.pipeline.decoder
+    batch, sequence = SequenceBatch(graph, 1), start_sequence(graph, 64)
+    assert isinstance(sequence, InPlaceSequence)
+    sequence.prefill(gar.pipeline.backend.zeros((graph.dims.context, graph.dims.hidden), graph.dtype))
+    batch.join(sequence)
+    with pytest.raises(GarBackendError, match="the batch holds 1 sequences"):
+        batch.join(sequence)
+    with pytest.raises(GarBackendError, match="context holds 1024 positions"):
+        batch.step(np.zeros((1, graph.dims.hidden), graph.dtype))

@@ -20,7 +20,7 @@ def gar(half_nano: Path) -> Gar:
 
 
 def test_a_follow_up_prefills_only_itself(gar: Gar, half_nano: Path) -> None:
-    chat = gar.open(EXAMPLES / "scene_1.png").chat(MASKS, OPTIONS)
+    chat = gar.open(EXAMPLES / "scene_1.png").chat(MASKS, options=OPTIONS)
     first = chat.ask(FIRST)
     second = chat.ask("What colour is <Prompt0>?")
     third = chat.ask("And its shape?")
@@ -30,17 +30,16 @@ def test_a_follow_up_prefills_only_itself(gar: Gar, half_nano: Path) -> None:
         assert after.reuse.tokens_prefilled < 100
     # Three caches that held nothing: the same conversation, prefilled whole each time.
     for count, answer in ((1, first), (2, second), (3, third)):
-        forgetful = Gar.load(half_nano, cache_bytes=0).open(EXAMPLES / "scene_1.png").chat(MASKS, OPTIONS)
+        forgetful = Gar.load(half_nano, cache_bytes=0).open(EXAMPLES / "scene_1.png").chat(MASKS, options=OPTIONS)
         for question in (FIRST, "What colour is <Prompt0>?", "And its shape?")[:count]:
-            forgetful._gar.kept.take()
             last = forgetful.ask(question)
         assert last.reuse.tokens_reused == 0
         assert (last.tokens, last.prompt_tokens) == (answer.tokens, answer.prompt_tokens)
 
 
 def test_the_prompt_is_the_conversation_in_the_models_template(gar: Gar) -> None:
-    ids = gar.prompts.build(FIRST, [0, 1], 2, [Turn("yes", "What is <Prompt1>?")])
-    text = gar.bundle.tokenizer.decode(ids.tolist(), skip_special_tokens=False)
+    ids = gar.pipeline.prompts.build(FIRST, [0, 1], 2, [Turn("yes", "What is <Prompt1>?")])
+    text = gar.pipeline.bundle.tokenizer.decode(ids.tolist(), skip_special_tokens=False)
     tail = text[text.index(FIRST) + len(FIRST) :]
     assert tail == (
         "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\nyes"
@@ -50,7 +49,7 @@ def test_the_prompt_is_the_conversation_in_the_models_template(gar: Gar) -> None
 
 
 def test_an_unfinished_answer_is_finished_first(gar: Gar) -> None:
-    chat = gar.open(EXAMPLES / "scene_1.png").chat(MASKS, OPTIONS)
+    chat = gar.open(EXAMPLES / "scene_1.png").chat(MASKS, options=OPTIONS)
     stream = chat.stream(FIRST)
     next(iter(stream))
     second = chat.ask("What colour is <Prompt0>?")
@@ -67,24 +66,24 @@ def test_an_unfinished_answer_is_finished_first(gar: Gar) -> None:
     ],
 )
 def test_a_bad_follow_up_leaves_the_conversation_as_it_was(gar: Gar, question: str, message: str) -> None:
-    chat = gar.open(EXAMPLES / "scene_1.png").chat(MASKS, OPTIONS)
+    chat = gar.open(EXAMPLES / "scene_1.png").chat(MASKS, options=OPTIONS)
     chat.ask(FIRST)
     with pytest.raises(GarPromptError, match=message):
         chat.ask(question)
-    good = gar.open(EXAMPLES / "scene_1.png").chat(MASKS, OPTIONS)
+    good = gar.open(EXAMPLES / "scene_1.png").chat(MASKS, options=OPTIONS)
     good.ask(FIRST)
     assert chat.ask("Which is larger?").tokens == good.ask("Which is larger?").tokens
 
 
 def test_the_first_question_names_every_region(gar: Gar) -> None:
-    chat = gar.open(EXAMPLES / "scene_1.png").chat(MASKS, OPTIONS)
+    chat = gar.open(EXAMPLES / "scene_1.png").chat(MASKS, options=OPTIONS)
     with pytest.raises(GarPromptError, match="does not name <Prompt1>"):
         chat.ask("What colour is <Prompt0>?")
     assert chat.ask(FIRST).tokens
 
 
 def test_a_conversation_that_fills_the_context_ends_with_an_error(gar: Gar) -> None:
-    chat = gar.open(EXAMPLES / "scene_1.png").chat(MASKS, OPTIONS)
+    chat = gar.open(EXAMPLES / "scene_1.png").chat(MASKS, options=OPTIONS)
     chat.ask(FIRST)
     with pytest.raises(GarPromptError, match="the model takes"):
         chat.ask("word " * gar.manifest.dimensions.context)

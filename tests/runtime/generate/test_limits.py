@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import gc
 import threading
-import time
 import weakref
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.slowed import slow
 
 from gar_edge.runtime import Gar, GarBackendError, GarPromptError, Options
 
@@ -24,17 +24,6 @@ def mask(picture: np.ndarray) -> np.ndarray:
     mask = np.zeros(picture.shape[:2], bool)
     mask[5:30, 5:30] = True
     return mask
-
-
-def slow(gar: Gar, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    """Every run of the decoder takes so long at least."""
-    bind = gar.decoder.session.bind
-
-    def slowed(*arguments: object) -> object:
-        run = bind(*arguments)
-        return lambda: (time.sleep(seconds), run())
-
-    monkeypatch.setattr(gar.decoder.session, "bind", slowed)
 
 
 def test_an_answer_out_of_time_says_what_it_has(
@@ -67,7 +56,7 @@ def test_a_batch_out_of_time_ends_every_answer(
     gar: Gar, picture: np.ndarray, mask: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow(gar, monkeypatch, 0.05)
-    answers = gar.open(picture).describe_all([mask, ~mask], Options(max_new_tokens=40, seconds=0.5))
+    answers = gar.open(picture).describe_all([mask, ~mask], options=Options(max_new_tokens=40, seconds=0.5))
     assert [answer.finish_reason for answer in answers] == ["timeout", "timeout"]
 
 
@@ -81,7 +70,11 @@ def test_a_closed_model_refuses_and_frees(tiny_bundle: Path, picture: np.ndarray
     with Gar.load(tiny_bundle) as gar:
         scene = gar.open(picture)
         scene.describe(mask, options=Options(max_new_tokens=2))
-        held = [weakref.ref(gar.decoder.session), weakref.ref(gar.vision), weakref.ref(gar.backend)]
+        held = [
+            weakref.ref(gar.pipeline.decoder.session),
+            weakref.ref(gar.pipeline.vision),
+            weakref.ref(gar.pipeline.backend),
+        ]
     gc.collect()
     assert [one() for one in held] == [None, None, None]
     for use in (lambda: gar.open(picture), lambda: scene.describe(mask), lambda: scene.describe_all([mask, mask])):
@@ -93,7 +86,7 @@ def test_a_closed_model_refuses_and_frees(tiny_bundle: Path, picture: np.ndarray
 def test_closing_while_another_thread_asks(gar: Gar, picture: np.ndarray, mask: np.ndarray) -> None:
     """The answer ends, by the caller's wish or by the error; nothing of it stays in the caches."""
     cancel, ended = threading.Event(), []
-    stream = gar.open(picture).stream(None, {1: mask}, Options(max_new_tokens=200, cancel=cancel))
+    stream = gar.open(picture).stream(None, {1: mask}, options=Options(max_new_tokens=200, cancel=cancel))
     first = next(iter(stream))
 
     def finish() -> None:
@@ -109,5 +102,4 @@ def test_closing_while_another_thread_asks(gar: Gar, picture: np.ndarray, mask: 
     thread.join(30)
     assert first is not None
     assert len(ended) == 1
-    assert gar.kept.take() is None
-    assert gar.features.bytes == 0
+    assert gar.scheduler.kept.bytes == 0

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 from helpers.reference_gar import Reference
+from helpers.slowed import slow
 
 from gar_edge.models.checkpoint import Checkpoint
 from gar_edge.runtime import Gar, GarBackendError, GarMaskError, GarPromptError, Options
-from gar_edge.runtime.model import decoder as decode
 
 TIE = 1e-4  # closer calls of the reference's two best logits are nobody's to win
 
@@ -77,13 +77,13 @@ def test_answers_are_equal_token_for_token(gar: Gar, by_the_book: Reference, nam
     masks = make(image)
     with torch.inference_mode():
         tokens, margins, ids = by_the_book.answer(image, masks, question, max_tiles, 8)
-    scene = gar.open(image, max_tiles)
+    scene = gar.open(image, max_tiles=max_tiles)
     options = Options(max_new_tokens=8)
     if question is None:
         ((number, mask),) = masks.items()
-        answer = scene.describe(mask, number, options)
+        answer = scene.describe(mask, number=number, options=options)
     else:
-        answer = scene.ask(question, masks, options)
+        answer = scene.ask(question, masks, options=options)
     assert answer.prompt_tokens == len(ids)
     certain = next((i for i, margin in enumerate(margins) if margin < TIE), len(tokens))
     assert answer.tokens[:certain] == tuple(tokens[:certain])
@@ -105,7 +105,7 @@ def test_chunked_prefill_gives_the_same_answer(
 def test_streamed_text_is_the_answers_text(tiny_bundle: Path, picture: np.ndarray) -> None:
     scene = Gar.load(tiny_bundle).open(picture)
     mask = rectangle(picture, 0.2, 0.2, 0.7, 0.8)
-    stream = scene.stream(None, {1: mask}, Options(max_new_tokens=40))
+    stream = scene.stream(None, {1: mask}, options=Options(max_new_tokens=40))
     pieces = list(stream)
     answer = stream.finish()
     assert len(pieces) > 1
@@ -133,9 +133,9 @@ def test_an_answer_ends_where_the_context_does(tiny_bundle: Path, picture: np.nd
     gar = Gar.load(tiny_bundle)
     room = 5
     question = "<Prompt0>"
-    length = len(gar.prompts.build(question, [0], 2))
+    length = len(gar.pipeline.prompts.build(question, [0], 2))
     question += "x" * (gar.manifest.dimensions.context - length - room)
-    answer = gar.open(picture, 1).ask(question, {0: rectangle(picture, 0, 0, 1, 1)})
+    answer = gar.open(picture, max_tiles=1).ask(question, {0: rectangle(picture, 0, 0, 1, 1)})
     assert (len(answer.tokens), answer.finish_reason) == (room, "length")
 
 
@@ -155,11 +155,15 @@ def test_a_stop_text_ends_the_answer_and_is_left_out(tiny_bundle: Path, picture:
     assert answer.finish_reason == "stop"
 
 
-def test_cancelling_before_and_while_answering(tiny_bundle: Path, picture: np.ndarray) -> None:
-    scene = Gar.load(tiny_bundle).open(picture)
+def test_cancelling_before_and_while_answering(
+    tiny_bundle: Path, picture: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gar = Gar.load(tiny_bundle)
+    slow(gar, monkeypatch, 0.02)
+    scene = gar.open(picture)
     mask = rectangle(picture, 0.2, 0.2, 0.7, 0.8)
     cancel = threading.Event()
-    stream = scene.stream(None, {1: mask}, Options(max_new_tokens=500, cancel=cancel))
+    stream = scene.stream(None, {1: mask}, options=Options(max_new_tokens=500, cancel=cancel))
     first = next(iter(stream))
     cancel.set()
     answer = stream.finish()
@@ -172,7 +176,7 @@ def test_cancelling_before_and_while_answering(tiny_bundle: Path, picture: np.nd
 
 def test_a_closed_stream_keeps_what_there_was(tiny_bundle: Path, picture: np.ndarray) -> None:
     scene = Gar.load(tiny_bundle).open(picture)
-    stream = scene.stream(None, {1: rectangle(picture, 0.2, 0.2, 0.7, 0.8)}, Options(max_new_tokens=500))
+    stream = scene.stream(None, {1: rectangle(picture, 0.2, 0.2, 0.7, 0.8)}, options=Options(max_new_tokens=500))
     first = next(iter(stream))
     stream.close()
     answer = stream.finish()
@@ -189,15 +193,19 @@ def test_a_stream_closed_before_it_began_is_an_empty_answer(tiny_bundle: Path, p
 def test_a_failure_is_raised_again_not_answered(
     tiny_bundle: Path, picture: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stream = Gar.load(tiny_bundle).open(picture).stream(None, {1: rectangle(picture, 0, 0, 1, 1)})
-
     def broken(*_: object) -> None:
         raise GarBackendError("engine on fire")
 
-    monkeypatch.setattr(decode.InPlaceSequence, "prefill", broken)
-    for _ in range(2):
+    gar = Gar.load(tiny_bundle)
+    with monkeypatch.context() as patch:
+        patch.setattr(gar.pipeline.decoder.session, "bind", broken)
+        stream = gar.open(picture).stream(None, {1: rectangle(picture, 0, 0, 1, 1)})
+        for _ in range(2):
+            with pytest.raises(GarBackendError, match="engine on fire"):
+                stream.finish()
         with pytest.raises(GarBackendError, match="engine on fire"):
-            stream.finish()
+            list(stream)
+    assert gar.open(picture).describe(rectangle(picture, 0, 0, 1, 1), options=Options(max_new_tokens=3)).tokens
 
 
 def test_cancelling_is_noticed_between_batches_of_tiles(
@@ -205,14 +213,14 @@ def test_cancelling_is_noticed_between_batches_of_tiles(
 ) -> None:
     monkeypatch.setattr("gar_edge.runtime.model.vision.TILES_AT_ONCE", 1)
     gar, cancel, encoded = Gar.load(tiny_bundle), threading.Event(), []
-    bind = gar.vision._encoder.bind
+    bind = gar.pipeline.vision._encoder.bind
 
     def cancelling(*buffers: Any) -> Any:
         encoded.append(1)
         cancel.set()
         return bind(*buffers)
 
-    monkeypatch.setattr(gar.vision._encoder, "bind", cancelling)
+    monkeypatch.setattr(gar.pipeline.vision._encoder, "bind", cancelling)
     answer = gar.open(picture).describe(rectangle(picture, 0, 0, 1, 1), options=Options(cancel=cancel))
     assert (answer.finish_reason, len(encoded)) == ("cancelled", 1)
 
@@ -231,17 +239,15 @@ def test_masks_must_be_numbered(tiny_bundle: Path, picture: np.ndarray, masks: A
 def test_opening_a_picture_counts_for_its_first_answer_only(tiny_bundle: Path, picture: np.ndarray) -> None:
     scene = Gar.load(tiny_bundle).open(picture.repeat(8, axis=0).repeat(8, axis=1))
     mask, options = np.ones((720, 1040), bool), Options(max_new_tokens=1)
-    opening = scene._preprocess_ms
-    scene.describe(mask, options=options)
-    assert opening > 0
-    assert scene._preprocess_ms == 0
+    first, second = (scene.describe(mask, options=options).timings_ms for _ in range(2))
+    assert first.preprocess > second.preprocess  # both cut the mask, the first the picture, too
 
 
 def test_threads_share_a_model(tiny_bundle: Path, picture: np.ndarray) -> None:
     gar = Gar.load(tiny_bundle)
     masks = [rectangle(picture, 0.1 * k, 0.1, 0.1 * k + 0.3, 0.9) for k in range(4)]
     options = Options(max_new_tokens=10)
-    alone = [answer.tokens for answer in gar.open(picture).describe_all(masks, options)]
+    alone = [answer.tokens for answer in gar.open(picture).describe_all(masks, options=options)]
     together: dict[int, tuple[int, ...]] = {}
 
     def work(k: int) -> None:

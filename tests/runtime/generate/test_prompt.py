@@ -10,7 +10,7 @@ from gar_edge.runtime.generate.prompt import PromptBuilder
 
 @pytest.fixture(scope="module")
 def prompts(tiny_bundle: Path) -> PromptBuilder:
-    return Gar.load(tiny_bundle).prompts
+    return Gar.load(tiny_bundle).pipeline.prompts
 
 
 @pytest.mark.parametrize(
@@ -37,9 +37,14 @@ def test_refused(prompts: PromptBuilder, question: str | None, numbers: list[int
     assert "\n" not in str(error.value)
 
 
-def test_regions_are_sorted_whatever_the_order_given(prompts: PromptBuilder) -> None:
+def test_regions_keep_the_order_in_which_they_are_given(prompts: PromptBuilder, tiny_bundle: Path) -> None:
     question = "<Prompt3> or <Prompt1>?"
-    assert prompts.build(question, [3, 1], 2).tolist() == prompts.build(question, [1, 3], 2).tolist()
+    spec = Gar.load(tiny_bundle).manifest.prompt
+    for numbers in ([3, 1], [1, 3]):
+        ids = prompts.build(question, numbers, 2).tolist()
+        assert [token for token in ids if token in spec.replay_tokens][:: ids.count(spec.replay_tokens[1])] == [
+            spec.replay_tokens[number] for number in numbers
+        ]
 
 
 def test_jinja_in_a_question_is_text(prompts: PromptBuilder) -> None:
@@ -51,6 +56,6 @@ def test_jinja_in_a_question_is_text(prompts: PromptBuilder) -> None:
 def test_every_feature_has_a_token(tiny_bundle: Path) -> None:
     gar = Gar.load(tiny_bundle)
     spec, tokens = gar.manifest.prompt, gar.manifest.dimensions.tile_tokens
-    ids = gar.prompts.build("<Prompt0> <Prompt4>", [0, 4], 7)
+    ids = gar.pipeline.prompts.build("<Prompt0> <Prompt4>", [0, 4], 7)
     assert (ids == spec.image_token).sum() == 7 * tokens
     assert [int((ids == token).sum()) for token in spec.replay_tokens] == [tokens, 0, 0, 0, tokens]

@@ -32,7 +32,7 @@ def masks(picture: np.ndarray) -> dict[str, np.ndarray]:
 
 def fresh(tiny_bundle: Path, picture: np.ndarray, question: str | None, masks: dict[int, np.ndarray]) -> Answer:
     """The answer of a model that has seen nothing before."""
-    return Gar.load(tiny_bundle, cache_bytes=0).open(picture).stream(question, masks, OPTIONS).finish()
+    return Gar.load(tiny_bundle, cache_bytes=0).open(picture).stream(question, masks, options=OPTIONS).finish()
 
 
 def same(answer: Answer, expected: Answer) -> bool:
@@ -66,9 +66,9 @@ def test_another_question_prefills_only_what_differs(
     gar: Gar, tiny_bundle: Path, picture: np.ndarray, masks: dict[str, np.ndarray]
 ) -> None:
     scene, pair = gar.open(picture), {0: masks["left"], 3: masks["right"]}
-    scene.ask("Is <Prompt0> left of <Prompt3>?", pair, OPTIONS)
+    scene.ask("Is <Prompt0> left of <Prompt3>?", pair, options=OPTIONS)
     question = "Is <Prompt0> larger than <Prompt3>?"
-    second = scene.ask(question, pair, OPTIONS)
+    second = scene.ask(question, pair, options=OPTIONS)
     end = len("larger than <Prompt3>?") - len("<Prompt3>") + 1  # a token a byte; a region's name is one token
     footer = second.prompt_tokens - second.reuse.tokens_reused - end
     assert second.reuse.tiles_encoded == 0
@@ -100,8 +100,8 @@ def test_the_same_mask_under_another_number_is_another_prompt(
     gar: Gar, tiny_bundle: Path, picture: np.ndarray, masks: dict[str, np.ndarray]
 ) -> None:
     scene = gar.open(picture)
-    scene.describe(masks["left"], 1, OPTIONS)
-    answer = scene.describe(masks["left"], 2, OPTIONS)
+    scene.describe(masks["left"], number=1, options=OPTIONS)
+    answer = scene.describe(masks["left"], number=2, options=OPTIONS)
     assert answer.reuse.tokens_reused == 0
     assert same(answer, fresh(tiny_bundle, picture, None, {2: masks["left"]}))
 
@@ -124,7 +124,7 @@ def test_a_small_budget_costs_time_not_exactness(
     scene = gar.open(picture)
     for name in ("left", "right", "left"):
         answer = scene.describe(masks[name], options=OPTIONS)
-        assert gar.features.bytes <= tiles * one
+        assert gar.scheduler.kept.bytes <= tiles * one
         assert same(answer, fresh(tiny_bundle, picture, None, {1: masks[name]}))
 
 
@@ -132,7 +132,7 @@ def test_after_a_cancelled_answer_the_next_is_whole(
     gar: Gar, tiny_bundle: Path, picture: np.ndarray, masks: dict[str, np.ndarray]
 ) -> None:
     scene = gar.open(picture)
-    stream = scene.stream(None, {1: masks["left"]}, Options(max_new_tokens=30))
+    stream = scene.stream(None, {1: masks["left"]}, options=Options(max_new_tokens=30))
     next(iter(stream))
     stream.close()
     answer = scene.describe(masks["left"], options=OPTIONS)
@@ -145,7 +145,7 @@ def test_two_streams_of_one_scene_do_not_share_a_cache(
 ) -> None:
     scene = gar.open(picture)
     scene.describe(masks["left"], options=OPTIONS)
-    streams = [scene.stream(None, {1: masks["left"]}, OPTIONS) for _ in range(2)]
+    streams = [scene.stream(None, {1: masks["left"]}, options=OPTIONS) for _ in range(2)]
     for stream in streams:
         next(iter(stream), None)  # both have begun before either ends
     expected = fresh(tiny_bundle, picture, None, {1: masks["left"]})
@@ -170,8 +170,7 @@ def test_threads_on_one_scene(gar: Gar, tiny_bundle: Path, picture: np.ndarray, 
 def test_a_scene_that_is_gone_frees_its_memory(gar: Gar, picture: np.ndarray, masks: dict[str, np.ndarray]) -> None:
     scene = gar.open(picture)
     scene.describe(masks["left"], options=OPTIONS)
-    assert gar.features.bytes > 0
+    assert gar.scheduler.kept.bytes > 0
     del scene
     gc.collect()
-    assert gar.features.bytes == 0
-    assert gar.kept._kept is None
+    assert gar.scheduler.kept.bytes == 0

@@ -50,8 +50,10 @@ def test_an_answer_that_repeats_itself_takes_fewer_steps(
     gar = Gar.load(compat_bundle, decoder=decoder)
     plain = gar.open(picture).describe(mask, options=Options(max_new_tokens=50))
     runs = []
-    bind = gar.decoder.session.bind
-    gar.decoder.session.bind = lambda inputs, outputs: runs.append(inputs["select"].shape[0]) or bind(inputs, outputs)
+    bind = gar.pipeline.decoder.session.bind
+    gar.pipeline.decoder.session.bind = lambda inputs, outputs: (
+        runs.append(inputs["select"].shape[0]) or bind(inputs, outputs)
+    )
     answer = gar.open(picture).describe(mask, options=Options(max_new_tokens=50, speculate=ahead))
     assert (answer.tokens, answer.text, answer.finish_reason) == (plain.tokens, plain.text, plain.finish_reason)
     assert answer.reuse.guesses_true <= answer.reuse.tokens_guessed
@@ -76,7 +78,7 @@ def test_wrong_guesses_leave_no_trace(half_nano: Path, seed: int, monkeypatch: p
                 right = random.random(most) < 0.7
                 return [one if good else 11 for one, good in zip(truth[said:], right, strict=False)]
 
-        monkeypatch.setattr("gar_edge.runtime.generate.stream.PromptLookup", Guesser)
+        monkeypatch.setattr("gar_edge.runtime.generate.speaking.PromptLookup", Guesser)
         answer = scene.describe(mask, options=Options(max_new_tokens=limit, speculate=6))
         assert (answer.tokens, answer.text, answer.finish_reason) == (plain.tokens, plain.text, plain.finish_reason)
         assert 0 < answer.reuse.guesses_true < answer.reuse.tokens_guessed
@@ -86,8 +88,8 @@ def test_the_next_question_continues_a_speculated_answer(half_nano: Path) -> Non
     gar, options = Gar.load(half_nano), Options(max_new_tokens=40, speculate=8)
     scene = gar.open(EXAMPLES / "scene_1.png")
     mask = EXAMPLES / "scene_1_mask_2.png"
-    scene.ask("What shape is <Prompt1>?", {1: mask}, options)
-    second = scene.ask("What colour is <Prompt1>?", {1: mask}, options)
+    scene.ask("What shape is <Prompt1>?", {1: mask}, options=options)
+    second = scene.ask("What colour is <Prompt1>?", {1: mask}, options=options)
     fresh = Gar.load(half_nano).open(EXAMPLES / "scene_1.png").ask("What colour is <Prompt1>?", {1: mask})
     assert second.reuse.tokens_reused > 0
     assert second.tokens == fresh.tokens

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,11 @@ from gar_edge.runtime.bundle.manifest import Dimensions, Graph, Manifest, Port
 from gar_edge.runtime.engines.onnxruntime.processor import HostBuffer
 from gar_edge.runtime.engines.protocol import Array, Buffer, Run
 from gar_edge.runtime.errors import GarBackendError
-from gar_edge.runtime.model.append import AppendingSequence
-from gar_edge.runtime.model.decoder import DecoderRunner
+from gar_edge.runtime.model.appending import AppendingSequence
+from gar_edge.runtime.model.decoder import DecoderGraph
 from gar_edge.runtime.model.in_place import InPlaceSequence
 from gar_edge.runtime.model.sequence import TokenSequence
+from gar_edge.runtime.model.start import start_sequence
 
 DIMS = Dimensions(tile_tokens=4, hidden=3, vocab=2, layers=1, kv_heads=2, head_dim=3, context=128)
 APPENDS = {"present_key_0": "past_key_0", "present_value_0": "past_value_0"}
@@ -93,7 +95,7 @@ def start(engine: FakeEngine, tiny_bundle: Path) -> Callable[[int], TokenSequenc
     ports = (Port("inputs_embeds", "float32", ()),), (Port("logits", "float32", ()),)
     graph = Graph(("decoder.onnx",), *ports, appends=APPENDS)
     manifest: Manifest = replace(read_manifest(tiny_bundle), dimensions=DIMS, graphs={"decoder": graph})
-    return DecoderRunner(engine, manifest).start
+    return partial(start_sequence, DecoderGraph(engine, manifest))
 
 
 def rows(*values: float) -> HostBuffer:
@@ -104,7 +106,7 @@ def test_the_signature_chooses_the_sequence(
     start: Callable[[int], TokenSequence], tiny_bundle: Path, engine: FakeEngine
 ) -> None:
     assert isinstance(start(1), AppendingSequence)
-    assert isinstance(DecoderRunner(engine, read_manifest(tiny_bundle)).start(1), InPlaceSequence)
+    assert isinstance(start_sequence(DecoderGraph(engine, read_manifest(tiny_bundle)), 1), InPlaceSequence)
 
 
 def test_every_run_sees_what_the_last_one_made(start: Callable[[int], TokenSequence]) -> None:

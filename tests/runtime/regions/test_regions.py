@@ -294,10 +294,10 @@ def test_a_scene_takes_cues_where_masks_go(tiny_bundle: Path, discs: np.ndarray)
     assert cut.tokens == scene.describe(grabcut(discs, AROUND), options=options).tokens
     runs = Runs(WIDTH, HEIGHT, [0, WIDTH * HEIGHT])
     question = "Is <Prompt0> on <Prompt2>?"
-    answer = scene.ask(question, {0: Points([(45, 40)]), 2: runs}, options)
+    answer = scene.ask(question, {0: Points([(45, 40)]), 2: runs}, options=options)
     assert (
         answer.tokens
-        == scene.ask(question, {0: grabcut(discs, Points([(45, 40)])), 2: np.ones_like(DISC)}, options).tokens
+        == scene.ask(question, {0: grabcut(discs, Points([(45, 40)])), 2: np.ones_like(DISC)}, options=options).tokens
     )
 
 

@@ -102,7 +102,7 @@ class Describer:
         height, width = view.picture.shape[:2]
         masks = {number: found[one].mask(height, width) for number, one in enumerate(ids)}
         with self._engine:
-            return self._gar.open(view.picture).ask(question, masks, self._options)
+            return self._gar.open(view.picture).ask(question, masks, options=self._options)
 
     def close(self) -> None:
         """End the thread after the view in work."""
@@ -140,7 +140,7 @@ class Describer:
                 outcome["error"] = str(error)
         try:
             with self._engine:
-                answers = self._gar.open(view.picture).describe_all(masks, self._options)
+                answers = self._gar.open(view.picture).describe_all(masks, options=self._options)
         except GarError as error:
             for outcome in whose:
                 outcome["error"] = str(error)

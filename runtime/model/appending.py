@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numpy.typing import NDArray
 
 from gar_edge.runtime.engines.protocol import Array, Buffer
+from gar_edge.runtime.model.decoder import DecoderGraph
 from gar_edge.runtime.model.sequence import TokenSequence, causal_mask, last
-
-if TYPE_CHECKING:
-    from gar_edge.runtime.model.decoder import DecoderRunner
 
 
 class AppendingSequence(TokenSequence):
@@ -21,18 +17,26 @@ class AppendingSequence(TokenSequence):
     copied but by the graph itself, and to rewind is to take a shorter view.
     """
 
-    def __init__(self, runner: DecoderRunner, capacity: int) -> None:
-        super().__init__(runner, capacity)
-        dims, empty = runner.dims, runner.backend.empty
+    def __init__(self, graph: DecoderGraph, capacity: int) -> None:
+        super().__init__(graph, capacity)
+        dims, empty = graph.dims, graph.backend.empty
         shape = (capacity, dims.kv_heads, dims.head_dim)
         self._past, self._present = (
-            {name: empty(shape, runner.dtype) for name in runner.graph.appends.values()} for _ in range(2)
+            {name: empty(shape, graph.dtype) for name in graph.ports.appends.values()} for _ in range(2)
         )
         self._position = empty((1,), np.dtype(np.int64))
-        self._step_embeds = empty((1, dims.hidden), runner.dtype)
-        self._only = runner.backend.zeros((1,), np.dtype(np.int64))  # a step has one position to predict behind
+        self._step_embeds = empty((1, dims.hidden), graph.dtype)
+        self._only = graph.backend.zeros((1,), np.dtype(np.int64))  # a step has one position to predict behind
         self._visible = empty((capacity,), np.dtype(np.bool_))  # a step sees all that its caches hold
         self._visible.write(np.ones(capacity, np.bool_))
+
+    @property
+    def bytes(self) -> int:
+        return self._graph.cache_bytes(self.capacity)
+
+    @property
+    def fixed(self) -> bool:
+        return True
 
     def rewind(self, length: int) -> None:
         self.length = length
@@ -42,7 +46,7 @@ class AppendingSequence(TokenSequence):
 
     def _append(self, embeds: Buffer, wanted: int) -> None:
         count = embeds.shape[0]
-        self._run(embeds, causal_mask([self.length], count, self.length + count), last(count, wanted))
+        self._run(embeds, causal_mask(self.length, count, self.length + count), last(count, wanted))
 
     def _append_one(self, embed: NDArray[np.floating]) -> None:
         total = self.length + 1
@@ -61,10 +65,10 @@ class AppendingSequence(TokenSequence):
         }
         present = {
             out: _beginning(self._present[source], self.length + count)
-            for out, source in self._runner.graph.appends.items()
+            for out, source in self._graph.ports.appends.items()
         }
         prediction = self._prediction(select.shape[0])
-        self._runner.session.bind(inputs, {**prediction.buffers, **present})()
+        self._graph.session.bind(inputs, {**prediction.buffers, **present})()
         self._past, self._present = self._present, self._past
         self.length += count
 

@@ -1,0 +1,123 @@
+"""One request on its way through the engine: plain state, changed by the scheduler's thread alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from queue import SimpleQueue
+from threading import Event
+
+from gar_edge.runtime.engines.protocol import Buffer
+from gar_edge.runtime.errors import GarBackendError
+from gar_edge.runtime.generate.answer import Answer, FinishReason, Reuse, StopWatch
+from gar_edge.runtime.generate.pipeline import Pipeline
+from gar_edge.runtime.generate.request import Request, TileKey
+from gar_edge.runtime.generate.sampling import Sampler
+from gar_edge.runtime.generate.transcript import Transcript
+from gar_edge.runtime.model.sequence import TokenSequence
+
+Piece = tuple[str, int]  # text that is certain by now, and how many tokens the answer had then
+
+
+class Answering:
+    """What has been computed for a request, and what it has said.
+
+    Its caller reads `pieces` (None is the end), waits for `ended`, and then finds `answer` or `failure`.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        request: Request,
+        watch: StopWatch,
+        opening_ms: float,
+        when_ended: Callable[[Answering], None] | None,
+    ) -> None:
+        """opening_ms: what preprocessing the picture took, where this is the first request about it."""
+        prompt, options = pipeline.manifest.prompt, request.options
+        self.live = options.live
+        self.watch = watch
+        self.pieces: SimpleQueue[Piece | None] = SimpleQueue()
+        self.ended = Event()
+        self.answer: Answer | None = None
+        self.failure: Exception | None = None
+        self.model = pipeline.manifest.name
+        self._opening_ms = opening_ms
+        self._when_ended = when_ended
+        self._cancelled = False
+        self._deadline = None if options.seconds is None else time.monotonic() + options.seconds
+        self._request: Request | None = request
+        # What the scheduler works with, from here on:
+        self.transcript = Transcript(pipeline.bundle.tokenizer, prompt.stop_tokens, options, request.room)
+        self.sampler = Sampler(options)
+        self.reuse = Reuse()
+        self.planned_bytes = 0
+        self.features: dict[TileKey, Buffer] = {}  # those of its tiles that are there
+        self.missing: dict[TileKey, int] = {}  # the others, and which tile of the picture each is
+        self.sequence: TokenSequence | None = None  # None before its prompt's turn, and as a row of the batch
+        self.embeds: Buffer | None = None  # [S,C], of the prompt's part that the sequence does not hold
+        self.prefilled = 0  # of these
+
+    @property
+    def request(self) -> Request:
+        if self._request is None:
+            raise GarBackendError("the request is over")
+        return self._request
+
+    def cancel(self) -> None:
+        """End the answer before the next run of the engine; any thread may call."""
+        self._cancelled = True
+
+    def stop_reason(self) -> FinishReason | None:
+        """Why the answer must end now: its caller's wish, or its time is over."""
+        options = self.request.options
+        if self._cancelled or (options.cancel is not None and options.cancel.is_set()):
+            return "cancelled"
+        if self._deadline is not None and time.monotonic() >= self._deadline:
+            return "timeout"
+        return None
+
+    def push(self, token: int) -> None:
+        """Take a token; afterwards `transcript.reason` says whether it was the last."""
+        piece = self.transcript.push(token)
+        if piece:
+            self.pieces.put((piece, len(self.transcript.tokens)))
+
+    def end(self, reason: FinishReason | None = None) -> None:
+        """The answer is whole, or stops as it is for a reason."""
+        if reason is not None and (rest := self.transcript.end(reason)):
+            self.pieces.put((rest, len(self.transcript.tokens)))
+        self.answer = Answer(
+            text=self.transcript.text,
+            tokens=tuple(self.transcript.tokens),
+            finish_reason=self.transcript.reason or "cancelled",
+            prompt_tokens=len(self.request.ids),
+            grid=self.request.picture.tiles.grid,
+            timings_ms=self.watch.timings(self._opening_ms),
+            model=self.model,
+            reuse=self.reuse,
+        )
+        self._close()
+
+    def fail(self, error: Exception) -> None:
+        """There will be no answer."""
+        self.failure = error
+        self._close()
+
+    def guessed(self, count: int, true: int) -> None:
+        """Note tokens that were guessed ahead, and how many of them came true."""
+        self.reuse = replace(
+            self.reuse,
+            tokens_guessed=self.reuse.tokens_guessed + count,
+            guesses_true=self.reuse.guesses_true + true,
+        )
+
+    def _close(self) -> None:
+        # Whoever holds the answer must not hold the picture: a scene that is gone frees what is kept of it.
+        self._request = self.sequence = self.embeds = None
+        self.features, self.missing = {}, {}
+        self.pieces.put(None)
+        self.ended.set()
+        if self._when_ended is not None:
+            self._when_ended(self)

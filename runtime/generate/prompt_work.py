@@ -1,0 +1,163 @@
+"""Requests before their first token: what earlier answers left is found, tiles are encoded, prompts prefilled."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gar_edge.runtime.engines.protocol import Buffer
+from gar_edge.runtime.generate.answer import Reuse
+from gar_edge.runtime.generate.answering import Answering
+from gar_edge.runtime.generate.kept import KeptSequence, KeptWork
+from gar_edge.runtime.generate.pipeline import Pipeline
+from gar_edge.runtime.generate.request import TileKey
+from gar_edge.runtime.model.start import start_sequence
+
+
+class PromptWork:
+    """`all`: those that have begun, and have not said anything; those that are live first."""
+
+    def __init__(self, pipeline: Pipeline, kept: KeptWork) -> None:
+        self.all: list[Answering] = []
+        self._pipeline = pipeline
+        self._kept = kept
+
+    def begin(self, one: Answering) -> None:
+        """Find what earlier answers left: the beginning of the prompt in a sequence, or else tiles."""
+        request = one.request
+        tiles = request.regions.tiles
+        if (found := self._kept.take(request)) is not None:
+            one.sequence, common = found
+            one.sequence.rewind(common)
+            one.reuse = Reuse(0, len(tiles), len(request.ids) - common, common)
+        else:
+            awaited = {key for other in self.all for key in other.missing}
+            for tile, key in enumerate(tiles):
+                if (features := self._kept.tile(key)) is not None:
+                    one.features[key] = features
+                else:
+                    one.missing[key] = tile
+            fresh = len(one.missing.keys() - awaited)
+            one.reuse = Reuse(fresh, len(tiles) - fresh, len(request.ids), 0)
+        behind = sum(other.live for other in self.all) if one.live else len(self.all)
+        self.all.insert(behind, one)
+
+    def end_stopped(self) -> None:
+        """End those whose time is over, or whose caller wants no answer any more."""
+        for one in list(self.all):
+            if (reason := one.stop_reason()) is not None:
+                self._leave(one)
+                one.end(reason)
+
+    def advance(self) -> Answering | None:
+        """One run of the engine for the first in the line, and for others as far as it serves them too.
+
+        Returns a request whose prompt is in its sequence now, and which has its first token.
+        """
+        if not self.all:
+            return None
+        first = self.all[0]
+        served = self.all if first.missing else [first]
+        try:
+            if first.missing:
+                self._encode()
+                return None
+            self._prefill(first)
+        except Exception as error:  # whoever had a part in the run is told; the loop goes on for the others
+            for one in [one for one in served if one is first or one.missing]:
+                self._leave(one)
+                one.fail(error)
+            return None
+        if first.embeds is None or first.prefilled < first.embeds.shape[0]:
+            return None
+        self.all.remove(first)
+        first.embeds, first.features = None, {}
+        return first
+
+    def _encode(self) -> None:
+        """The next missing tiles, of several pictures if need be, in one run."""
+        begin, wanted = time.perf_counter(), self._next_tiles()
+        pixels = np.stack([one.request.picture.tiles.pixels[tile] for one, tile in wanted.values()])
+        masks = np.stack([one.request.regions.masks[tile] for one, tile in wanted.values()])
+        made = self._pipeline.vision.encode(pixels, masks)
+        spent = (time.perf_counter() - begin) * 1e3
+        served = [one for one in self.all if one.missing.keys() & wanted.keys()]
+        for row, key in enumerate(wanted):
+            features = made.rows(row, row + 1)  # a view: tiles of one run share its memory, of a few tiles at most
+            self._kept.put_tile(key, features)
+            for one in served:
+                if one.missing.pop(key, None) is not None:
+                    one.features[key] = features
+        for one in served:
+            one.watch.add("encode", spent)
+
+    def _next_tiles(self) -> dict[TileKey, tuple[Answering, int]]:
+        """As many missing tiles as a run takes, by key, each with a request that needs it and its number there."""
+        wanted: dict[TileKey, tuple[Answering, int]] = {}
+        for one in self.all:
+            for key, tile in one.missing.items():
+                if len(wanted) == self._pipeline.vision.at_once:
+                    return wanted
+                wanted.setdefault(key, (one, tile))
+        return wanted
+
+    def _prefill(self, one: Answering) -> None:
+        """The next chunk of a prompt; behind the last one, the first token."""
+        if one.embeds is None:
+            one.embeds = self._embed(one)
+        if one.sequence is None:
+            graph = self._pipeline.decoder
+            capacity = graph.capacity_for(one.request.positions)
+            one.sequence = self._kept.take_spare(capacity) or start_sequence(graph, one.request.positions)
+        with one.watch.stage("prefill"):
+            end = min(one.prefilled + self._pipeline.decoder.chunk, one.embeds.shape[0])
+            prediction = one.sequence.extend(one.embeds.rows(one.prefilled, end))
+            one.prefilled = end
+            if end == one.embeds.shape[0]:
+                (token,) = one.sampler(prediction)
+                one.watch.mark("first_token")
+                one.push(token)
+
+    def _embed(self, one: Answering) -> Buffer:
+        """Embeddings [S,C] of what is to be prefilled: table rows, with tile and replayed features in their places."""
+        request, prompt = one.request, self._pipeline.manifest.prompt
+        if one.sequence is not None:
+            with one.watch.stage("prefill"):
+                return self._pipeline.embed(request.ids[one.sequence.length :])
+        with one.watch.stage("replay"):
+            features = self._gathered(one)
+            replayed = self._pipeline.vision.roi_replay(features, request.picture.tiles.grid, request.regions.boxes)
+        with one.watch.stage("prefill"):
+            embeds = self._pipeline.embed(request.ids)
+            hidden = embeds.shape[1]
+            _place(embeds, request.ids, prompt.image_token, features.reshape(-1, hidden))
+            for row, number in enumerate(request.regions.numbers):
+                tokens = replayed.rows(row, row + 1).reshape(-1, hidden)
+                _place(embeds, request.ids, prompt.replay_tokens[number], tokens)
+        return embeds
+
+    def _gathered(self, one: Answering) -> Buffer:
+        """Features [T,P,C] of a request's tiles."""
+        keys = one.request.regions.tiles
+        like = one.features[keys[0]]
+        features = self._pipeline.backend.empty((len(keys), *like.shape[1:]), like.dtype)
+        for row, key in enumerate(keys):
+            features.rows(row, row + 1).copy_from(one.features[key])
+        return features
+
+    def _leave(self, one: Answering) -> None:
+        """Let go of a request that gets no answer; what its sequence holds already is kept."""
+        self.all.remove(one)
+        kept = None
+        if one.sequence is not None:
+            request, length = one.request, one.sequence.length
+            kept = KeptSequence(request.picture.key, request.regions.digest, request.ids[:length], one.sequence)
+        self._kept.settle(one.planned_bytes, kept)
+
+
+def _place(embeds: Buffer, ids: NDArray[np.int64], token: int, features: Buffer) -> None:
+    """Put features [N,C] where `token` stands; its N places are one run, as the prompt builder made them."""
+    begin = int(np.argmax(ids == token))
+    embeds.rows(begin, begin + features.shape[0]).copy_from(features)

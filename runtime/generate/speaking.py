@@ -1,0 +1,160 @@
+"""Requests behind their first token: one step of the decoder for all of them at a time."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from gar_edge.runtime.engines.limits import SELECTED_AT_ONCE
+from gar_edge.runtime.generate.answering import Answering
+from gar_edge.runtime.generate.kept import KeptSequence, KeptWork
+from gar_edge.runtime.generate.pipeline import Pipeline
+from gar_edge.runtime.generate.speculation import PromptLookup
+from gar_edge.runtime.model.batch import SequenceBatch
+from gar_edge.runtime.model.in_place import InPlaceSequence
+from gar_edge.runtime.model.sequence import Prediction, TokenSequence
+from gar_edge.runtime.model.start import start_sequence
+
+
+class Speakers:
+    """`all`: the answers that are being said, in the order of their rows.
+
+    One alone goes on in its own sequence, where it may guess ahead; two and more are rows of a batch.
+    """
+
+    def __init__(self, pipeline: Pipeline, kept: KeptWork, places: int) -> None:
+        self.all: list[Answering] = []
+        self._pipeline = pipeline
+        self._kept = kept
+        self._batch = SequenceBatch(pipeline.decoder, places) if places > 1 else None
+        self._lookups: dict[Answering, PromptLookup] = {}
+
+    def add(self, one: Answering) -> None:
+        """Take over a request that has its first token."""
+        self.all.append(one)
+        self._end_complete()  # an answer of one token needs no place in the batch
+        if len(self.all) > 1:
+            try:
+                for each in self.all:
+                    self._into_batch(each)
+            except Exception as error:
+                self._fail_all(error)
+
+    def end_stopped(self) -> None:
+        """End those whose time is over, or whose caller wants no answer any more."""
+        for one in list(self.all):
+            if (reason := one.stop_reason()) is not None:
+                self._leave(one)
+                one.end(reason)
+
+    def step(self) -> None:
+        """The next token of every answer; of one that guesses, those that came true."""
+        if not self.all:
+            return
+        begin = time.perf_counter()
+        try:
+            alone = self.all[0].sequence
+            if alone is not None:
+                self._step_alone(self.all[0], alone)
+            else:
+                self._step_batch()
+        except Exception as error:  # the engine failed, and with it every answer that had a part in the run
+            self._fail_all(error)
+            return
+        spent = (time.perf_counter() - begin) * 1e3
+        for one in self.all:
+            one.watch.add("decode", spent)
+        self._end_complete()
+
+    def _step_alone(self, one: Answering, sequence: TokenSequence) -> None:
+        latest = one.transcript.tokens[-1]
+        guess = self._guess(one)
+        tokens = one.sampler(sequence.step(self._pipeline.bundle.embed(np.asarray([latest, *guess]))))
+        true = next((n for n, guessed in enumerate(guess) if guessed != tokens[n]), len(guess))
+        if true < len(guess):
+            sequence.rewind(sequence.length - (len(guess) - true))
+        one.guessed(len(guess), true)
+        for token in tokens[: true + 1]:
+            one.push(token)
+            if one.transcript.reason is not None:
+                return
+
+    def _guess(self, one: Answering) -> list[int]:
+        """Tokens that may come next, where the request wants to guess."""
+        options, said = one.request.options, one.transcript.tokens
+        most = min(options.speculate, SELECTED_AT_ONCE - 1, one.request.room - len(said) - 1)
+        if most <= 0 or options.temperature > 0:
+            return []
+        if one not in self._lookups:
+            self._lookups[one] = PromptLookup([*one.request.ids.tolist(), *said])
+        lookup = self._lookups[one]
+        lookup.extend(said[lookup.length - len(one.request.ids) :])
+        return lookup.guess(most)
+
+    def _step_batch(self) -> None:
+        batch = self._rows()
+        latest = np.asarray([one.transcript.tokens[-1] for one in self.all])
+        prediction = batch.step(self._pipeline.bundle.embed(latest))
+        for one, token in zip(self.all, self._drawn(prediction), strict=True):
+            one.push(token)
+
+    def _drawn(self, prediction: Prediction) -> list[int]:
+        """A token for each answer; logits are read only where one is drawn."""
+        likeliest = prediction.tokens().tolist()
+        if all(one.request.options.temperature == 0 for one in self.all):
+            return likeliest
+        pairs = zip(self.all, likeliest, prediction.logits(), strict=True)
+        return [
+            best if one.request.options.temperature == 0 else one.sampler.draw(logits) for one, best, logits in pairs
+        ]
+
+    def _into_batch(self, one: Answering) -> None:
+        if isinstance(one.sequence, InPlaceSequence):
+            self._rows().join(one.sequence)
+            one.sequence = None
+
+    def _rows(self) -> SequenceBatch:
+        assert self._batch is not None  # engines for one sequence never have two answers in the making
+        return self._batch
+
+    def _end_complete(self) -> None:
+        for one in [one for one in self.all if one.transcript.reason is not None]:
+            self._leave(one)
+            one.end()
+
+    def _leave(self, one: Answering) -> None:
+        """Let go of an answer; its sequence is kept for whoever goes on from it."""
+        row = self.all.index(one)
+        sequence, length = one.sequence, 0
+        if sequence is None:
+            batch = self._rows()
+            length = batch.lengths[row]
+            size = self._pipeline.decoder.planned_bytes(length)
+            if self._kept.has_room(size, besides=one.planned_bytes):
+                sequence = start_sequence(self._pipeline.decoder, one.request.positions)
+                assert isinstance(sequence, InPlaceSequence)  # only these are batched
+                batch.copy_to(sequence, row, length)
+            batch.leave(row)
+            self.all[row] = self.all[-1]  # as the batch did
+            self.all.pop()
+        else:
+            self.all.remove(one)
+        self._lookups.pop(one, None)
+        kept = None
+        if sequence is not None:
+            request = one.request
+            held = np.concatenate([request.ids, np.asarray(one.transcript.tokens, np.int64)])
+            ids = held[: sequence.length]
+            kept = KeptSequence(request.picture.key, request.regions.digest, ids, sequence)
+        self._kept.settle(one.planned_bytes, kept)
+
+    def _fail_all(self, error: Exception) -> None:
+        """Nobody knows what a run that failed has left in the caches."""
+        failed, self.all = self.all, []
+        if self._batch is not None:
+            self._batch = SequenceBatch(self._pipeline.decoder, self._batch.places)
+        self._lookups.clear()
+        for one in failed:
+            self._kept.settle(one.planned_bytes, None)
+            one.fail(error)
