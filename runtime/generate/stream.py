@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import weakref
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 
 from gar_edge.runtime.generate.answer import Answer
 from gar_edge.runtime.generate.answering import Answering
@@ -18,20 +18,16 @@ class AnswerStream:
 
     def __init__(self, answering: Answering) -> None:
         self._answering = answering
-        self._read: list[str] = []
-        self._tokens = 0  # that the pieces read so far came from
-        self._closed = False
-        self._text: Generator[str] = self._pieces()
+        self._pieces = _Pieces(answering)
         weakref.finalize(self, answering.cancel)
 
     def __iter__(self) -> Iterator[str]:
-        return self._text
+        return self._pieces
 
     def close(self) -> None:
         """Stop generating; `finish()` then returns what was read, with finish_reason "cancelled"."""
-        self._closed = self._closed or not self._is_read()
+        self._pieces.closed = True
         self._answering.cancel()
-        self._text.close()
 
     def finish(self) -> Answer:
         """Wait for the rest and return the whole answer; raises again what iterating raised."""
@@ -44,27 +40,37 @@ class AnswerStream:
             raise self._answering.failure
         answer = self._answering.answer
         assert answer is not None  # an answering ends with one of both
-        if not self._closed:
+        if not self._pieces.closed or self._pieces.over:
             return answer
-        return dataclasses.replace(
-            answer, text="".join(self._read), tokens=answer.tokens[: self._tokens], finish_reason="cancelled"
-        )
+        text, count = "".join(self._pieces.read), self._pieces.tokens
+        return dataclasses.replace(answer, text=text, tokens=answer.tokens[:count], finish_reason="cancelled")
 
-    def _is_read(self) -> bool:
-        answer = self._answering.answer
-        return answer is not None and len("".join(self._read)) == len(answer.text) and self._tokens > 0
 
-    def _pieces(self) -> Generator[str]:
-        while (piece := self._next()) is not None:
-            text, self._tokens = piece
-            self._read.append(text)
-            yield text
-        if self._answering.failure is not None:
-            raise self._answering.failure
+class _Pieces:
+    """Text as it comes. `read`: what was yielded; `tokens`: how many that took; `over`: whether it was all."""
 
-    def _next(self) -> tuple[str, int] | None:
+    def __init__(self, answering: Answering) -> None:
+        self.read: list[str] = []
+        self.tokens = 0
+        self.closed = self.over = False
+        self._answering = answering
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        if self.closed or self.over:
+            raise StopIteration
         try:
-            return self._answering.pieces.get()
+            piece = self._answering.pieces.get()
         except BaseException:
             self._answering.cancel()
             raise
+        if piece is not None:
+            text, self.tokens = piece
+            self.read.append(text)
+            return text
+        self.over = True
+        if self._answering.failure is not None:
+            raise self._answering.failure
+        raise StopIteration
