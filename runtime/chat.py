@@ -31,10 +31,13 @@ class Chat:
 
     def ask(self, question: str) -> Answer:
         """Ask the next question; `GarPromptError` where it cannot be asked, and the conversation stays as it was."""
-        return self.stream(question).finish()
+        return self._submitted(question, streamed=False).finish()
 
     def stream(self, question: str) -> AnswerStream:
         """Ask, and read the answer piece by piece. One that is still in the making is finished first."""
+        return self._submitted(question, streamed=True)
+
+    def _submitted(self, question: str, *, streamed: bool) -> AnswerStream:
         watch, pipeline, numbers = StopWatch(), self._scheduler.pipeline, self._regions.numbers
         turns = self._turns
         if self._latest is None:
@@ -45,7 +48,7 @@ class Chat:
         first = question if self._first is None else self._first
         ids = pipeline.prompts.build(first, numbers, len(self._picture.tiles.pixels), turns)
         request = Request.of(pipeline, self._picture, self._regions, ids, self._options)
-        answering = self._scheduler.submit(request, watch=watch, opening_ms=self._opening_ms)
+        answering = self._scheduler.submit(request, watch=watch, opening_ms=self._opening_ms, streamed=streamed)
         self._first, self._turns, self._opening_ms = first, turns, 0.0
         self._latest = AnswerStream(answering)
         return self._latest

@@ -41,11 +41,11 @@ class Scene:
 
     def describe(self, region: RegionLike, *, number: int | None = None, options: Options = DEFAULT) -> Answer:
         """Describe one region in detail. `number` is its number in the prompt (default: the released demo's, 1)."""
-        return self.stream(None, self._numbered(region, number), options=options).finish()
+        return self._submitted(self.prepare(None, self._numbered(region, number), options=options)).finish()
 
     def ask(self, question: str, regions: Mapping[int, RegionLike], *, options: Options = DEFAULT) -> Answer:
         """Ask about one to five regions; the question names each as `<PromptK>`, K being its key in `regions`."""
-        return self.stream(question, regions, options=options).finish()
+        return self._submitted(self.prepare(question, regions, options=options)).finish()
 
     def describe_all(self, regions: Sequence[RegionLike], *, options: Options = DEFAULT) -> list[Answer]:
         """Describe several regions, each on its own but computed together; answers in the regions' order."""
@@ -72,8 +72,7 @@ class Scene:
         mapping, and where they overlap the earlier one wins. `GarMaskError`, `GarPromptError` and, where too many
         requests wait already, `GarBusyError` are raised here, before anything is computed.
         """
-        asked = self.prepare(question, regions, options=options)
-        return AnswerStream(self._scheduler.submit(asked.request, watch=asked.watch, opening_ms=asked.opening_ms))
+        return self._submitted(self.prepare(question, regions, options=options), streamed=True)
 
     def chat(self, regions: Mapping[int, RegionLike], *, options: Options = DEFAULT) -> Chat:
         """Begin a conversation about regions: each question may build on the answers before it."""
@@ -90,6 +89,12 @@ class Scene:
         ids = pipeline.prompts.build(question, found.numbers, len(self.tiles.pixels))
         request = Request.of(pipeline, self._picture, found, ids, options)
         return Asked(request, watch, self._take_opening())
+
+    def _submitted(self, asked: Asked, *, streamed: bool = False) -> AnswerStream:
+        answering = self._scheduler.submit(
+            asked.request, watch=asked.watch, opening_ms=asked.opening_ms, streamed=streamed
+        )
+        return AnswerStream(answering)
 
     def _found(self, regions: Mapping[int, RegionLike], watch: StopWatch) -> Regions:
         """Regions at the picture's size, in the caller's order."""

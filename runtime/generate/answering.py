@@ -32,9 +32,13 @@ class Answering:
         request: Request,
         watch: StopWatch,
         opening_ms: float,
-        when_ended: Callable[[Answering], None] | None,
+        *,
+        streamed: bool = False,
+        when_ended: Callable[[Answering], None] | None = None,
     ) -> None:
-        """opening_ms: what preprocessing the picture took, where this is the first request about it."""
+        """streamed: whether somebody reads its pieces. opening_ms: what preprocessing the picture took, where this is
+        the first request about it.
+        """
         prompt, options = pipeline.manifest.prompt, request.options
         self.live = options.live
         self.watch = watch
@@ -49,7 +53,9 @@ class Answering:
         self._deadline = None if options.seconds is None else time.monotonic() + options.seconds
         self._request: Request | None = request
         # What the scheduler works with, from here on:
-        self.transcript = Transcript(pipeline.bundle.tokenizer, prompt.stop_tokens, options, request.room)
+        self.transcript = Transcript(
+            pipeline.bundle.tokenizer, prompt.stop_tokens, options, room=request.room, streamed=streamed
+        )
         self.sampler = Sampler(options)
         self.reuse = Reuse()
         self.planned_bytes = 0

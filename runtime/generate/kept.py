@@ -114,10 +114,11 @@ class KeptWork:
             if kept is not None:
                 self._add(next(self._serial), kept.scene, _Entry(kept, kept.sequence.bytes))
 
-    def take_spare(self, capacity: int) -> TokenSequence | None:
-        """An empty sequence in memory of this capacity that nobody needs any more.
+    def take_spare(self, capacity: int, planned: int) -> TokenSequence | None:
+        """An empty sequence of this capacity in memory that nobody needs any more, of an engine with one size of cache.
 
-        Where a new one would not fit the budget beside those that are kept, the least recently used is given up.
+        Where a new one of `planned` bytes would not fit the budget beside those that are kept, the least recently used
+        is given up.
         """
         with self._lock:
             self._tidy()
@@ -126,7 +127,7 @@ class KeptWork:
                 self._give_up_spare()
             else:
                 oldest = next((key for key, one in self._entries.items() if isinstance(one.value, KeptSequence)), None)
-                if oldest is not None and self._kept + self._used + self._entries[oldest].bytes > self._budget:
+                if oldest is not None and self._kept + self._used + planned > self._budget:
                     spare = self._remove(oldest).sequence
         if spare is None or not spare.fixed or spare.capacity != capacity:
             return None

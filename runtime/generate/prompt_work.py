@@ -25,7 +25,7 @@ class PromptWork:
         self._kept = kept
 
     def begin(self, one: Answering) -> None:
-        """Find what earlier answers left: the beginning of the prompt in a sequence, or else tiles."""
+        """Find what earlier answers left: the beginning of the prompt in a sequence, or else tiles and memory."""
         request = one.request
         tiles = request.regions.tiles
         if (found := self._kept.take(request)) is not None:
@@ -39,6 +39,9 @@ class PromptWork:
                     one.features[key] = features
                 else:
                     one.missing[key] = tile
+            if self._pipeline.decoder.fixed:
+                capacity = self._pipeline.decoder.capacity_for(request.positions)
+                one.sequence = self._kept.take_spare(capacity, one.planned_bytes)
             fresh = len(one.missing.keys() - awaited)
             one.reuse = Reuse(fresh, len(tiles) - fresh, len(request.ids), 0)
         behind = sum(other.live for other in self.all) if one.live else len(self.all)
@@ -108,9 +111,7 @@ class PromptWork:
         if one.embeds is None:
             one.embeds = self._embed(one)
         if one.sequence is None:
-            graph = self._pipeline.decoder
-            capacity = graph.capacity_for(one.request.positions)
-            one.sequence = self._kept.take_spare(capacity) or start_sequence(graph, one.request.positions)
+            one.sequence = start_sequence(self._pipeline.decoder, one.request.positions)
         with one.watch.stage("prefill"):
             end = min(one.prefilled + self._pipeline.decoder.chunk, one.embeds.shape[0])
             prediction = one.sequence.extend(one.embeds.rows(one.prefilled, end))
@@ -123,7 +124,7 @@ class PromptWork:
     def _embed(self, one: Answering) -> Buffer:
         """Embeddings [S,C] of what is to be prefilled: table rows, with tile and replayed features in their places."""
         request, prompt = one.request, self._pipeline.manifest.prompt
-        if one.sequence is not None:
+        if one.sequence is not None and one.sequence.length:
             with one.watch.stage("prefill"):
                 return self._pipeline.embed(request.ids[one.sequence.length :])
         with one.watch.stage("replay"):

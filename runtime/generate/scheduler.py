@@ -61,14 +61,15 @@ class Scheduler:
         watch: StopWatch,
         opening_ms: float = 0.0,
         patient: bool = False,
+        streamed: bool = False,
         when_ended: Callable[[Answering], None] | None = None,
     ) -> Answering:
         """Take a request; its answer is made in the scheduler's own thread.
 
-        patient: wait where the queue is full, which otherwise raises `GarBusyError`. when_ended: called in that thread,
-        and must be quick.
+        patient: wait where the queue is full, which otherwise raises `GarBusyError`. streamed: the answer's pieces are
+        read. when_ended: called in that thread, and must be quick.
         """
-        answering = Answering(self.pipeline, request, watch, opening_ms, when_ended)
+        answering = Answering(self.pipeline, request, watch, opening_ms, streamed=streamed, when_ended=when_ended)
         with self._changed:
             if patient:
                 self._changed.wait_for(lambda: len(self._waiting) < self._queue or self._pipeline is None)
@@ -119,6 +120,7 @@ class Scheduler:
                 self._waiting, prompts.all, speakers.all = [], [], []
             while (one := self._next()) is not None:
                 prompts.begin(one)
+                self.kept.use(one.planned_bytes)
             if not prompts.all and not speakers.all:
                 self._thread = None
                 return False
@@ -144,7 +146,6 @@ class Scheduler:
             self._limit = int((self.pipeline.backend.free_memory() + self.kept.bytes) * CACHE_SHARE)
         elif self._limit and planned + sum(other.planned_bytes for other in active) > self._limit:
             return None
-        self.kept.use(planned)
         one.planned_bytes = planned
         self._changed.notify_all()
         return self._waiting.pop(0)

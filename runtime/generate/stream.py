@@ -19,7 +19,8 @@ class AnswerStream:
     def __init__(self, answering: Answering) -> None:
         self._answering = answering
         self._pieces = _Pieces(answering)
-        weakref.finalize(self, answering.cancel)
+        # Not of the stream itself: `for piece in scene.stream(…)` holds nothing but its iterator.
+        weakref.finalize(self._pieces, answering.cancel)
 
     def __iter__(self) -> Iterator[str]:
         return self._pieces

@@ -34,10 +34,6 @@ class AppendingSequence(TokenSequence):
     def bytes(self) -> int:
         return self._graph.cache_bytes(self.capacity)
 
-    @property
-    def fixed(self) -> bool:
-        return True
-
     def rewind(self, length: int) -> None:
         self.length = length
 

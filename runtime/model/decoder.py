@@ -16,8 +16,8 @@ class DecoderGraph:
     """What sequences know of the decoder that they go through.
 
     longest: tokens of prompt and answer together, by the model's context and the engine's cache. batches: whether it
-    takes several sequences in one run. built_capacity: the cache size that the engine knows; None: any. chunk:
-    positions of a prompt that one run takes at most.
+    takes several sequences in one run. built_capacity: the cache size that the engine knows; None: any. fixed: whether
+    a sequence's caches are of one size from its start on. chunk: positions of a prompt that one run takes at most.
     """
 
     def __init__(self, backend: Backend, manifest: Manifest) -> None:
@@ -32,6 +32,7 @@ class DecoderGraph:
         self.longest = min(self.dims.context, self.built_capacity or self.dims.context)
         # The appending form lays positions first, so that a past is a view; several sequences would need copies.
         self.batches = not self.ports.appends and self.session.limit("inputs_embeds", _BATCH_AXIS) != 1
+        self.fixed = self.built_capacity is not None or bool(self.ports.appends)
         self.chunk = min(
             backend.prefill_chunk, self.session.limit("inputs_embeds", _LENGTH_AXIS) or backend.prefill_chunk
         )

@@ -29,10 +29,6 @@ class InPlaceSequence(TokenSequence):
     def bytes(self) -> int:
         return self.caches.bytes
 
-    @property
-    def fixed(self) -> bool:
-        return self._graph.built_capacity is not None
-
     def rewind(self, length: int) -> None:
         """Forget all positions from `length` on; their slots are hidden until they are written again."""
         self._visible.rows(length, self.length).write(np.zeros(self.length - length, np.bool_))

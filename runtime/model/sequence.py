@@ -31,11 +31,12 @@ class Prediction:
 
 
 class TokenSequence(ABC):
-    """`length`: positions in the cache; `capacity`: how many it can hold."""
+    """`length`: positions in the cache; `capacity`: how many it can hold; `fixed`: in memory of one size."""
 
     def __init__(self, graph: DecoderGraph, capacity: int) -> None:
         self.capacity = capacity
         self.length = 0
+        self.fixed = graph.fixed
         self._graph = graph
         self._predictions = {1: Prediction(graph, 1)}
 
@@ -70,11 +71,6 @@ class TokenSequence(ABC):
     @abstractmethod
     def bytes(self) -> int:
         """Memory that its caches take now."""
-
-    @property
-    @abstractmethod
-    def fixed(self) -> bool:
-        """Whether they are of one size, however much is in them."""
 
     @abstractmethod
     def rewind(self, length: int) -> None:

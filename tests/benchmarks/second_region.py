@@ -42,7 +42,7 @@ def main(
     encoded: list[int] = []
     for number in range(rounds + 1):
         noise = np.random.default_rng(number).integers(0, 256, (across * tile, across * tile, 3), np.uint8)
-        scene = gar.open(noise, tiles)
+        scene = gar.open(noise, max_tiles=tiles)
         answers = [scene.describe(mask, options=Options(max_new_tokens=1)) for mask in masks]
         times.append([answer.timings_ms.encode for answer in answers])
         encoded = [answer.reuse.tiles_encoded for answer in answers]

@@ -57,10 +57,10 @@ def test_only_the_newest_waiting_frame_is_answered(gar: Gar, monkeypatch: pytest
     outcomes, gate, begun = Outcomes(), threading.Event(), threading.Event()
     opened = gar.open
 
-    def held(*arguments: object) -> object:
+    def held(*arguments: object, **options: object) -> object:
         begun.set()
         assert gate.wait(30)
-        return opened(*arguments)  # type: ignore[arg-type]
+        return opened(*arguments, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(gar, "open", held)
     with LiveAnswers(gar, outcomes) as live:
@@ -87,7 +87,7 @@ def test_a_bad_frame_is_an_outcome_and_the_next_one_is_answered(gar: Gar) -> Non
 
 def test_closing_cancels_the_answer_in_the_making(gar: Gar) -> None:
     outcomes = Outcomes()
-    live = LiveAnswers(gar, outcomes, Options(max_new_tokens=500, stop=("never said",)))
+    live = LiveAnswers(gar, outcomes, options=Options(max_new_tokens=500, stop=("never said",)))
     live.offer(Frame(SCENE, {1: MASK}))
     live.offer(Frame(SCENE, {1: MASK}))
     assert live.close(30)

@@ -121,6 +121,8 @@ def _draw(draw: random.Random) -> Asked:
 
 
 def _ask(draw: random.Random, scene: Scene, asked: Asked) -> Answer:
+    if asked.question is not None and draw.random() < 0.4:
+        return scene.ask(asked.question, asked.regions, options=asked.options)
     stream = scene.stream(asked.question, asked.regions, options=asked.options)
     ending = draw.random()
     if ending < 0.15:

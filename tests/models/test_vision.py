@@ -51,12 +51,12 @@ def test_torch_encoder_equals_the_unfolded_model(
 def test_exported_encoder_equals_the_unfolded_model(
     bundle: Path, tiles: tuple[np.ndarray, np.ndarray], expected: np.ndarray
 ) -> None:
-    found = Gar.load(bundle).vision.encode(*tiles).read()
+    found = Gar.load(bundle).pipeline.vision.encode(*tiles).read()
     assert relative(found, expected) < 1e-5
 
 
 def test_a_tile_does_not_depend_on_its_neighbours(bundle: Path, tiles: tuple[np.ndarray, np.ndarray]) -> None:
-    vision, (pixels, mask) = Gar.load(bundle).vision, tiles
+    vision, (pixels, mask) = Gar.load(bundle).pipeline.vision, tiles
     together = vision.encode(pixels, mask).read()
     alone = np.concatenate([vision.encode(pixels[i : i + 1], mask[i : i + 1]).read() for i in range(len(pixels))])
     assert relative(alone, together) < 1e-6

@@ -140,9 +140,9 @@ def test_boxes_are_cut_out_or_taken_as_they_are(
     seen = []
     stream = Scene.stream
 
-    def note(scene: Scene, question: str | None, masks: dict[int, np.ndarray], options: Options) -> AnswerStream:
+    def note(scene: Scene, question: str | None, masks: dict[int, np.ndarray], *, options: Options) -> AnswerStream:
         seen.append(masks)
-        return stream(scene, question, masks, options)
+        return stream(scene, question, masks, options=options)
 
     monkeypatch.setattr(Scene, "stream", note)
     found = json.loads(ask(folder, tiny_bundle, "--box", "25,15,86,66", "--json"))

@@ -139,9 +139,9 @@ def test_the_last_frame_of_a_short_file_is_still_answered(
     film = write_video(tmp_path / "short.avi", [square_frame(0)])
     opened = Gar.open
 
-    def slowly(*arguments: object) -> object:
+    def slowly(*arguments: object, **options: object) -> object:
         time.sleep(0.5)
-        return opened(*arguments)  # type: ignore[arg-type]
+        return opened(*arguments, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Gar, "open", slowly)
     assert numbers(watch(tiny_bundle, film, "--box", BOX, "--realtime")) == [0]

@@ -24,7 +24,7 @@ def answers(gar: Gar, picture: np.ndarray) -> list[Answer]:
     height, width = picture.shape[:2]
     left, right = np.zeros((2, height, width), bool)
     left[10:60, 5:50], right[30:80, 70:120] = True, True
-    scene = gar.open(picture, 4)
+    scene = gar.open(picture, max_tiles=4)
     pair = {0: left, 1: right}
     return [scene.describe(left, options=OPTIONS), *(scene.ask(QUESTION, pair, options=OPTIONS) for _ in range(2))]
 
@@ -66,7 +66,7 @@ def test_regions_side_by_side_on_caches_that_grow(
     half_nano: Path, fake_provider: FakeOnnxRuntime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Prompts take several runs, answers end at different steps, and a third region waits for a place."""
-    for module in ("in_place", "sequence_batch"):
+    for module in ("in_place", "batch"):
         monkeypatch.setattr(f"gar_edge.runtime.model.{module}.STEPS_AHEAD", 1)
     masks = [EXAMPLES / f"scene_1_mask_{number}.png" for number in range(3)]
     found: dict[str, list[tuple[int, ...]]] = {}
@@ -169,7 +169,7 @@ def test_memory_that_runs_out_for_a_buffer(half_nano: Path, fake_provider: FakeO
 
 
 def test_buffers_of_the_processor_are_refused(half_nano: Path, fake_provider: FakeOnnxRuntime) -> None:
-    gar, host = Gar.load(half_nano, backend="cuda"), Gar.load(half_nano, backend="onnxruntime").backend
+    gar, host = Gar.load(half_nano, backend="cuda"), Gar.load(half_nano, backend="onnxruntime").pipeline.backend
     with pytest.raises(TypeError, match="HostBuffer is not a buffer on the GPU"):
         gar.pipeline.decoder.session.bind({}, {"logits": host.zeros((1, 4), np.dtype(np.float16))})
 
@@ -190,16 +190,16 @@ def test_auto_takes_cuda_after_the_tensorrts(
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
-    assert Gar.load(own_nano).backend.name == "cuda"
+    assert Gar.load(own_nano).pipeline.backend.name == "cuda"
     assert not recwarn.list
 
 
 def test_auto_takes_cuda_for_what_tensorrt_refuses(tiny_bundle: Path, fake_provider: FakeOnnxRuntime) -> None:
-    assert Gar.load(tiny_bundle).backend.name == "cuda"
+    assert Gar.load(tiny_bundle).pipeline.backend.name == "cuda"
 
 
 def test_auto_falls_back_to_the_processor_with_one_warning(tiny_bundle: Path, fake_provider: FakeOnnxRuntime) -> None:
     fake_provider.providers = [CPU]
     with pytest.warns(UserWarning, match="the GPU is not used, ONNX Runtime answers on the processor") as caught:
-        assert Gar.load(tiny_bundle).backend.name == "onnxruntime"
+        assert Gar.load(tiny_bundle).pipeline.backend.name == "onnxruntime"
     assert len(caught) == 1

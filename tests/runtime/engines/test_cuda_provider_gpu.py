@@ -71,7 +71,7 @@ def test_no_tensor_travels(half_nano: Path, tmp_path: Path, graph: str, copies: 
 def test_the_back_end_is_there(half_nano: Path) -> None:
     """Where there is a GPU and the provider, nothing else may be missing silently."""
     try:
-        backend = Gar.load(half_nano, backend="cuda").backend
+        backend = Gar.load(half_nano, backend="cuda").pipeline.backend
     except GarBackendError as error:
         pytest.fail(str(error))
     assert isinstance(backend, CudaProviderBackend)

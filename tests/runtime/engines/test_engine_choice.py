@@ -12,19 +12,19 @@ from gar_edge.runtime import Gar, GarBackendError
 
 
 def test_auto_takes_tensorrt_where_there_is_a_gpu(own_nano: Path, fake_gpu: FakeGpu) -> None:
-    assert Gar.load(own_nano).backend.name == "tensorrt"
+    assert Gar.load(own_nano).pipeline.backend.name == "tensorrt"
 
 
 def test_auto_without_a_gpu_is_quiet(own_nano: Path, fake_gpu: FakeGpu, recwarn: pytest.WarningsRecorder) -> None:
     fake_gpu.cuda.present = False
-    assert Gar.load(own_nano).backend.name == "onnxruntime"
+    assert Gar.load(own_nano).pipeline.backend.name == "onnxruntime"
     assert not recwarn.list
     assert not (own_nano / "engines").exists()
 
 
 def test_auto_falls_back_with_one_warning(tiny_bundle: Path, fake_gpu: FakeGpu) -> None:
     with pytest.warns(UserWarning, match=r"the GPU is not used.*fp32.*gar-export --fp16") as caught:
-        assert Gar.load(tiny_bundle).backend.name == "onnxruntime"
+        assert Gar.load(tiny_bundle).pipeline.backend.name == "onnxruntime"
     assert len(caught) == 1
     assert "\n" not in str(caught[0].message)
 
@@ -35,7 +35,7 @@ def test_auto_without_tensorrt_says_what_to_install(
     for name in ("tensorrt", "tensorrt_rtx"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.warns(UserWarning, match=r"TensorRT is not installed; pip install 'gar-edge\[tensorrt\]'"):
-        assert Gar.load(own_nano).backend.name == "onnxruntime"
+        assert Gar.load(own_nano).pipeline.backend.name == "onnxruntime"
 
 
 @pytest.mark.parametrize(("name", "extra"), [("tensorrt", "tensorrt"), ("tensorrt_rtx", "rtx")])

@@ -54,7 +54,7 @@ def another_process(gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def answers(bundle: Path, backend: str) -> tuple[int, ...]:
     image, mask = np.zeros((90, 130, 3), np.uint8), np.ones((90, 130), bool)
-    return Gar.load(bundle, backend).open(image).describe(mask, options=Options(max_new_tokens=3)).tokens
+    return Gar.load(bundle, backend=backend).open(image).describe(mask, options=Options(max_new_tokens=3)).tokens
 
 
 def test_the_cpp_plugin_takes_the_place_of_the_body(

@@ -112,8 +112,10 @@ def test_one_wait_per_token_and_none_before_the_first(
 
 
 def test_decode_is_captured_once_and_launched_after(
-    gar: Gar, fake_gpu: FakeGpu, image: np.ndarray, masks: Masks
+    built_nano: Path, gar: Gar, fake_gpu: FakeGpu, image: np.ndarray, masks: Masks
 ) -> None:
+    room = gar.pipeline.decoder.cache_bytes(gar.pipeline.decoder.longest)
+    gar = Gar.load(built_nano, backend="tensorrt", cache_bytes=room)
     scene, calls = gar.open(image), fake_gpu.cuda.calls
     steps = len(scene.describe(masks[0], options=OPTIONS).tokens) - 1
     assert steps > 3
@@ -261,6 +263,6 @@ def test_all_contexts_work_in_one_block_that_the_largest_needs(
 def test_auto_prefers_the_regular_one_and_takes_rtx_after_it(
     built_nano: Path, fake_gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert Gar.load(built_nano).backend.name == "tensorrt"
+    assert Gar.load(built_nano).pipeline.backend.name == "tensorrt"
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    assert Gar.load(built_nano).backend.name == "tensorrt_rtx"
+    assert Gar.load(built_nano).pipeline.backend.name == "tensorrt_rtx"

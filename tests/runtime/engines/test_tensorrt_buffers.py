@@ -51,8 +51,8 @@ def test_wrong_buffers_never_reach_the_engine(gar: Gar, wrong: str) -> None:
     runner, dims = gar.pipeline.decoder, gar.manifest.dimensions
     zeros, half = gar.pipeline.backend.zeros, np.dtype(np.float16)
     cache = (1, dims.kv_heads, 704, dims.head_dim)
-    inputs: dict[str, Any] = {name: zeros(cache, half) for name in runner.graph.aliases.values()}
-    outputs: dict[str, Any] = {out: inputs[source] for out, source in runner.graph.aliases.items()}
+    inputs: dict[str, Any] = {name: zeros(cache, half) for name in runner.ports.aliases.values()}
+    outputs: dict[str, Any] = {out: inputs[source] for out, source in runner.ports.aliases.items()}
     outputs["logits"], outputs["tokens"] = zeros((1, dims.vocab), half), zeros((1,), np.dtype(np.int64))
     inputs["inputs_embeds"] = zeros((1, 1, dims.hidden), half)
     inputs["write_index"] = np.zeros(1, np.int64)
@@ -65,7 +65,8 @@ def test_wrong_buffers_never_reach_the_engine(gar: Gar, wrong: str) -> None:
     elif wrong == "shape":
         inputs["attention_mask"] = np.ones((1, 1, 1, 700), np.bool_)
     elif wrong == "foreign":
-        outputs["logits"] = Gar.load(gar.pipeline.bundle.folder, "onnxruntime").backend.zeros((1, dims.vocab), half)
+        other = Gar.load(gar.pipeline.bundle.folder, backend="onnxruntime")
+        outputs["logits"] = other.pipeline.backend.zeros((1, dims.vocab), half)
     elif wrong == "alias":
         outputs["key_cache_0_out"] = zeros(cache, half)
     elif wrong == "host dtype":

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gar_edge.runtime import Box, Gar, Options
+from gar_edge.runtime import Box, Gar, Options, Scene
 from gar_edge.runtime.errors import GarBackendError, GarPromptError
-from gar_edge.runtime.jobs import run as jobs
+from gar_edge.runtime.jobs import prepare
+from gar_edge.runtime.jobs.job import JobSettings, read_jobs
 from gar_edge.runtime.jobs.log import JobLog
-from gar_edge.runtime.jobs.run import Tally, read_jobs, run_jobs
+from gar_edge.runtime.jobs.run import Tally, run_jobs
 from gar_edge.runtime.regions import box_mask
 
 OPTIONS = Options(max_new_tokens=3)
@@ -44,16 +45,18 @@ def write(folder: Path, entries: list[Any], lines: bool = False) -> Path:
     return path
 
 
-def run(path: Path, gar: Gar, tallies: list[Tally] | None = None) -> Tally:
+def run(path: Path, gar: Gar, tallies: list[Tally] | None = None, options: Options = OPTIONS) -> Tally:
     watch = (lambda tally: None) if tallies is None else tallies.append
     with JobLog(path.parent / "out.jsonl") as log:
-        return run_jobs(read_jobs(path), log, gar, path.parent, OPTIONS, box_mask, None, watch)
+        settings = JobSettings(folder=path.parent, options=options, segment=box_mask, max_tiles=None)
+        return run_jobs(read_jobs(path), log, gar, settings, watch)
 
 
 def answers(folder: Path) -> list[dict[str, Any]]:
+    """The lines, in the jobs' order: they are written as answers end."""
     text = (folder / "out.jsonl").read_text(encoding="utf-8")
     assert text.endswith("\n")
-    return [json.loads(line) for line in text.splitlines()]
+    return sorted((json.loads(line) for line in text.splitlines()), key=lambda line: line["index"])
 
 
 MANY: list[Any] = [
@@ -198,21 +201,43 @@ def test_what_would_meet_every_job_ends_the_run(folder: Path, gar: Gar, monkeypa
     def fail(*arguments: Any, **options: Any) -> None:
         raise GarBackendError("the engine is gone")
 
-    monkeypatch.setattr(jobs, "find_mask", fail)
+    monkeypatch.setattr(prepare, "find_mask", fail)
     with pytest.raises(GarBackendError):
         run(write(folder, [GOOD, GOOD]), gar)
     assert (folder / "out.jsonl").read_bytes() == b""
 
 
-def test_a_picture_that_follows_itself_stays_open(folder: Path, gar: Gar, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened = []
-    original = Gar.open
-    monkeypatch.setattr(
-        Gar, "open", lambda self, image, tiles: opened.append(image.name) or original(self, image, tiles)
-    )
+def test_a_picture_that_comes_again_is_opened_once(folder: Path, gar: Gar, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, original = [], Gar.open
+
+    def noted(self: Gar, image: Path, *, max_tiles: int | None) -> Scene:
+        opened.append(image.name)
+        return original(self, image, max_tiles=max_tiles)
+
+    monkeypatch.setattr(Gar, "open", noted)
     other = {**GOOD, "image": "images/other.png"}
     run(write(folder, [GOOD, GOOD, other, other, GOOD]), gar)
-    assert opened == ["photo.png", "other.png", "photo.png"]
+    assert sorted(opened) == ["other.png", "photo.png"]
+
+
+def test_jobs_about_several_pictures_are_answered_together(
+    folder: Path, gar: Gar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    bind = gar.pipeline.decoder.session.bind
+
+    def counted(inputs: Any, outputs: Any) -> Any:
+        sizes.append(inputs["inputs_embeds"].shape[0])
+        return bind(inputs, outputs)
+
+    monkeypatch.setattr(gar.pipeline.decoder.session, "bind", counted)
+    options = Options(max_new_tokens=30)
+    run(write(folder, [GOOD, {**GOOD, "image": "images/other.png"}] * 3), gar, options=options)
+    assert max(sizes) > 2
+    for line in answers(folder):
+        scene = gar.open(folder / line["image"])
+        alone = scene.describe(box_mask(scene.image, Box(5, 5, 60, 50)), options=options)
+        assert tuple(line["tokens"]) == alone.tokens
 
 
 def command(path: Path, bundle: Path) -> list[str]:

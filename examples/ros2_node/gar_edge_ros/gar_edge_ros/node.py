@@ -29,9 +29,9 @@ class DescribeNode(Node):
         backend = self.declare_parameter("backend", "auto").value
         threads = self.declare_parameter("threads", 0).value
         tokens = self.declare_parameter("max_new_tokens", 128).value
-        self._gar = Gar.load(bundle or None, backend, threads)
+        self._gar = Gar.load(bundle or None, backend=backend, threads=threads)
         self._answers = self.create_publisher(String, "answers", 10)
-        self._describer = Describer(self._gar, self._publish, rate, Options(tokens))
+        self._describer = Describer(self._gar, self._publish, rate, Options(max_new_tokens=tokens))
         self._image: Image | None = None
         self.create_subscription(Image, "image", self._on_image, qos_profile_sensor_data)
         self.create_subscription(Detection2DArray, "detections", self._on_detections, 10)
