@@ -18,6 +18,7 @@ from fakes.gpu import FakeGpu
 from fakes.onnxruntime import FakeOnnxRuntime
 from fakes.tensorrt import FakeTensorRt
 from helpers.shapes import SHAPES, SHARDS, SMALLEST
+from helpers.shared import shared_folder
 from helpers.spoilt import write_json
 from safetensors.torch import load_file, save_file
 
@@ -62,9 +63,7 @@ def checkpoint(request: pytest.FixtureRequest) -> Checkpoint:
 @pytest.fixture(scope="session")
 def checkpoint_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The smallest checkpoint in the released format. Copy it before altering it."""
-    folder = tmp_path_factory.mktemp("checkpoints") / "GAR-tiny"
-    write_checkpoint(folder, SMALLEST)
-    return folder
+    return shared_folder(tmp_path_factory, "GAR-tiny", lambda folder: write_checkpoint(folder, SMALLEST))
 
 
 @pytest.fixture
@@ -87,27 +86,30 @@ def sharded_checkpoint(own_checkpoint: Path) -> Path:
     return own_checkpoint
 
 
+def exported(checkpoint: Checkpoint, precision: Precision, *, compat: bool = False) -> Callable[[Path], object]:
+    """Writes a checkpoint's bundle into a folder."""
+    options = ExportOptions(precision, validate=False, compat=compat)
+    return lambda folder: export_bundle(checkpoint, folder, options, Silent())
+
+
 @pytest.fixture(scope="session")
 def bundle(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle exported from `checkpoint`."""
-    folder = tmp_path_factory.mktemp("bundles") / checkpoint.name
-    return export_bundle(checkpoint, folder, ExportOptions(Precision.FP32, validate=False), Silent()).folder
+    return shared_folder(tmp_path_factory, checkpoint.name, exported(checkpoint, Precision.FP32))
 
 
 @pytest.fixture(scope="session")
 def compat_bundle(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle exported from `checkpoint`, with a compat decoder beside the standard one."""
-    folder = tmp_path_factory.mktemp("bundles") / f"{checkpoint.name}-compat"
-    options = ExportOptions(Precision.FP32, validate=False, compat=True)
-    return export_bundle(checkpoint, folder, options, Silent()).folder
+    make = exported(checkpoint, Precision.FP32, compat=True)
+    return shared_folder(tmp_path_factory, f"{checkpoint.name}-compat", make)
 
 
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One small bundle, for tests to which its shape does not matter. Copy it before altering it."""
-    folder = tmp_path_factory.mktemp("bundles") / "tiny"
-    options = ExportOptions(Precision.FP32, validate=False)
-    return export_bundle(random_checkpoint_of(SHAPES["tied"], "tiny"), folder, options, Silent()).folder
+    make = exported(random_checkpoint_of(SHAPES["tied"], "tiny"), Precision.FP32)
+    return shared_folder(tmp_path_factory, "tiny", make)
 
 
 @pytest.fixture
@@ -119,9 +121,8 @@ def own_bundle(tiny_bundle: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def half_nano(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """gar-nano in fp16, as TensorRT takes it. Copy it before altering it."""
-    folder = tmp_path_factory.mktemp("bundles") / "nano"
     checkpoint = open_checkpoint(shipped_checkpoint(Size.NANO), name="gar-nano")
-    return export_bundle(checkpoint, folder, ExportOptions(Precision.FP16, validate=False), Silent()).folder
+    return shared_folder(tmp_path_factory, "nano", exported(checkpoint, Precision.FP16))
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,10 @@ def main(
         answers.append(time.monotonic() - frame.tag)
 
     random, work, late = np.random.default_rng(0), [], []
-    with Gar.load(model, threads=threads) as gar, LiveAnswers(gar, answered, Options(max_new_tokens=32)) as live:
+    with (
+        Gar.load(model, threads=threads) as gar,
+        LiveAnswers(gar, answered, options=Options(max_new_tokens=32, live=True)) as live,
+    ):
         picture = random.integers(0, 256, (240, 320, 3), np.uint8)
         region = gar.manifest.prompt.default_region
         begin, count = time.monotonic(), 0

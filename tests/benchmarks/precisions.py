@@ -16,6 +16,7 @@ import typer
 
 from gar_edge.runtime.bench.report import machine
 from gar_edge.runtime.gar import Gar
+from gar_edge.runtime.model.start import start_sequence
 
 
 def encode(gar: Gar, tiles: int) -> float:
@@ -34,7 +35,7 @@ def decode(gar: Gar, tokens: int, steps: int) -> tuple[float, float]:
     noise = np.random.default_rng(0).standard_normal((tokens, decoder.dims.hidden)) * 0.02
     embeds = gar.pipeline.backend.empty(noise.shape, decoder.dtype)
     embeds.write(noise.astype(decoder.dtype))
-    sequence = decoder.start(tokens + steps)
+    sequence = start_sequence(decoder, tokens + steps)
     begin = time.perf_counter()
     token = sequence.prefill(embeds).tokens()
     prefilled = time.perf_counter()
