@@ -80,7 +80,7 @@ def _widest(matrices: list[Tensor]) -> Tensor:
 
 
 def _some_columns(matrices: list[Tensor]) -> list[Tensor]:
-    """The same share of every [in, out], an even number at most `JUDGED_COLUMNS` wide; the same at every call."""
+    """A fixed share of every [in, out], an even number at most `JUDGED_COLUMNS` wide; the same at every call."""
     share = JUDGED_COLUMNS / max(weight.shape[1] for weight in matrices)
     if share >= 1:
         return matrices

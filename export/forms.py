@@ -28,7 +28,7 @@ class Forms:
     by_engine: Mapping[str, TracedGraph] = field(default_factory=dict)
 
     def copy(self) -> Forms:
-        """The same graphs, to be rewritten freely."""
+        """A copy of the graphs, to be rewritten freely."""
         copies = {engine: replace(form, model=form.model.clone()) for engine, form in self.by_engine.items()}
         return Forms(replace(self.main, model=self.main.model.clone()), copies)
 

@@ -92,7 +92,7 @@ class AppendingAttention(SelfAttention):
         value: Tensor,
         select: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The same; the past's keys and values are [B,past,KV,d], and new ones [B,past+S,KV,d] are returned."""
+        """A layer as in `Decoder`; the past's keys and values are [B,past,KV,d], and new ones [B,past+S,KV,d] are returned."""
         cos, sin = (part.unsqueeze(2) for part in angles)
         query, new_key, new_value = self.heads(x)
         query = ops.rotate(query, cos, sin)
@@ -206,7 +206,7 @@ class Decoder(nn.Module):
 
 
 class AppendingDecoder(Decoder):
-    """The same decoder in ordinary operators. A cache's positions lie in one row, so a beginning of it is a view.
+    """The decoder in ordinary operators. A cache's positions lie in one row, so a beginning of it is a view.
 
     It takes key and value of each layer's past, [B,past,KV,d], and returns them with the new ones, [B,past+S,KV,d].
     attention_mask is [B,1,S,past+S]. write_index says the position of each sequence's first new token, which need not
@@ -216,7 +216,7 @@ class AppendingDecoder(Decoder):
     attention = AppendingAttention
 
     def spread(self, bias: Tensor) -> Tensor:
-        """The same in `ops.grouped_attention`'s order, heads behind positions."""
+        """The bias in `ops.grouped_attention`'s order, heads behind positions."""
         return bias.repeat_interleave(self.groups, dim=2)
 
 

@@ -50,7 +50,7 @@ def random_checkpoint(size: Size, seed: int = 0) -> Checkpoint:
 
 
 def random_checkpoint_of(preset: Preset, name: str, seed: int = 0) -> Checkpoint:
-    """The same for any dimensions."""
+    """A checkpoint of any dimensions, with reproducible random weights."""
     config = parse_config(preset.config())
     special = SpecialTokens(preset.first_special_token)
     return Checkpoint(

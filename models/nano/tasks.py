@@ -87,7 +87,7 @@ def default_description(asked: Asked) -> Turn | None:
 
 
 def asked_description(rng: Rng, asked: Asked) -> Turn | None:
-    """The same description, asked for in a question."""
+    """A description that a question asks for."""
     turn = default_description(asked)
     return replace(turn, question=_pick(rng, wording.DESCRIPTIONS).format(*asked.names)) if turn else None
 

@@ -1,4 +1,4 @@
-"""The same questions for a long time: memory and latency must stay as they are, and every answer what it was."""
+"""A few questions for a long time: memory and latency must stay as they are, and every answer what it was."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ class Bundle:
         return rows if scales is None else rows * np.asarray(scales[ids])[..., None]
 
     def for_engine(self, engine: str) -> Bundle:
-        """The same bundle, its manifest naming the graphs that an engine should load."""
+        """This bundle, its manifest naming the graphs that an engine should load."""
         return Bundle(self.folder, self.manifest.for_engine(engine))
 
 

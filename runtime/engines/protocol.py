@@ -30,7 +30,7 @@ class Buffer(Protocol):
         ...
 
     def reshape(self, *shape: int) -> Buffer:
-        """The same memory under another shape."""
+        """A view of this memory under another shape."""
         ...
 
     def write(self, host: Array) -> None:

@@ -33,25 +33,25 @@ def run_jobs(
     log: JobLog,
     gar: Gar,
     settings: JobSettings,
-    watch: Callable[[Tally], None] = lambda tally: None,
+    report: Callable[[Tally], None] = lambda tally: None,
 ) -> Tally:
     """Answer the jobs that `log` lacks, many side by side, each with one line as its answer ends.
 
     Pictures are read and cut ahead, in threads of their own. A job that fails by its own fault gets its error as its
-    line. `watch` hears how far it is, first and after each job. `GarPromptError` where another model answered before;
+    line. `report` hears how far it is, first and after each job. `GarPromptError` where another model answered before;
     errors of bundle and back end end the run.
     """
     if log.model is not None and log.model != gar.manifest.name:
         raise GarPromptError(f"--jsonl holds answers of {log.model}, not {gar.manifest.name}; give a file of its own")
     left = [job for job in jobs if job.key not in log.done]
     tally = Tally(len(jobs) - len(left), sum(not log.done.get(job.key, True) for job in jobs), len(jobs) - len(left))
-    watch(tally)
+    report(tally)
 
     def finish(job: Job, fields: dict[str, Any]) -> None:
         nonlocal tally
         log.write(job.key, {**job.what, **fields})
         tally = replace(tally, done=tally.done + 1, failed=tally.failed + ("error" in fields))
-        watch(tally)
+        report(tally)
 
     asked: list[Job] = []
 

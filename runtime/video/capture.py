@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from gar_edge.runtime.errors import GarImageError
 
 SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"})
-WHOLE = 0.9  # of the frames that a file announces: some formats only say how long they are, which is a guess at frames
-LATE = 0.1  # seconds after which a frame is dropped, but for one in so many: a slow reader shall see something
-SPARED = 8
+FRAMES_PROMISED = 0.9  # of the frames that a file announces: some formats only say how long they are, which is a guess at frames
+DROPPED_AFTER = 0.1  # seconds after which a frame is dropped, but for one in so many: a slow reader shall see something
+KEPT_ONE_IN = 8
 
 
 @dataclass(frozen=True)
@@ -107,14 +107,14 @@ class Video:
         """Wait for the frame's moment; False where that is long gone and the frame may be left out."""
         early = due - time.monotonic()
         time.sleep(max(0.0, early))
-        return early > -LATE or number % SPARED == 0
+        return early > -DROPPED_AFTER or number % KEPT_ONE_IN == 0
 
     def _check_end(self, frames: int) -> None:
         if not frames:
             raise GarImageError(f"{self.source}: gives no frame that can be decoded")
         if self.live:
             raise GarImageError(f"{self.source}: no frame came any more after {frames}; is it still connected?")
-        if frames < WHOLE * self._announced:
+        if frames < FRAMES_PROMISED * self._announced:
             raise GarImageError(
                 f"{self.source}: ends after {frames} of {self._announced:.0f} frames: damaged, or cut short"
             )

@@ -21,7 +21,7 @@ Motion = NDArray[np.float64]  # [2,3]: similarity
 LONGEST = 640  # pixels: larger frames are followed at this size
 MOST_CORNERS, LEAST_CORNERS = 100, 4
 QUALITY, SPACING = 0.01, 3  # of the best corner, pixels
-RIM = 2  # pixels around the region whose corners count too: those of its own outline
+OUTLINE_MARGIN = 2  # pixels around the region whose corners count too: those of its own outline
 RETURN = 1.0  # pixels by which a corner that is followed back may miss its place
 AGREEMENT = 0.3  # of the corners must be found again and share the motion
 MISFIT = 2.0  # pixels that a corner may lie off the shared motion
@@ -101,7 +101,7 @@ class Tracker:
 
         size = self._seen.shape[1::-1]
         region = cv2.resize(self.mask().astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
-        around = cv2.dilate(region, np.ones((2 * RIM + 1,) * 2, np.uint8))
+        around = cv2.dilate(region, np.ones((2 * OUTLINE_MARGIN + 1,) * 2, np.uint8))
         channels = [np.ascontiguousarray(self._seen[..., channel]) for channel in range(3)]
         clearest = max(channels, key=lambda channel: cv2.cornerMinEigenVal(channel, 3)[around > 0].max(initial=0))
         found = cv2.goodFeaturesToTrack(clearest, MOST_CORNERS, QUALITY, SPACING, mask=around)
