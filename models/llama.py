@@ -92,7 +92,7 @@ class AppendingAttention(SelfAttention):
         value: Tensor,
         select: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """A layer as in `Decoder`; the past's keys and values are [B,past,KV,d], and new ones [B,past+S,KV,d] are returned."""
+        """One layer's; the past's keys and values are [B,past,KV,d], and new ones [B,past+S,KV,d] are returned."""
         cos, sin = (part.unsqueeze(2) for part in angles)
         query, new_key, new_value = self.heads(x)
         query = ops.rotate(query, cos, sin)

@@ -73,7 +73,7 @@ class Batch:
     tasks: list[list[str]]
 
     def to(self, device: torch.device) -> Batch:
-        """This batch with its tensors on a device."""
+        """A copy with its tensors on a device."""
         moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
         return Batch(**(vars(self) | moved))
 

@@ -65,7 +65,7 @@ class Bundle:
         return rows if scales is None else rows * np.asarray(scales[ids])[..., None]
 
     def for_engine(self, engine: str) -> Bundle:
-        """This bundle, its manifest naming the graphs that an engine should load."""
+        """A view of the bundle whose manifest names the graphs that an engine should load."""
         return Bundle(self.folder, self.manifest.for_engine(engine))
 
 

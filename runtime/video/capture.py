@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from gar_edge.runtime.errors import GarImageError
 
 SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"})
-FRAMES_PROMISED = 0.9  # of the frames that a file announces: some formats only say how long they are, which is a guess at frames
+FRAMES_PROMISED = 0.9  # of those that a file announces: some formats say only how long they are, a guess at frames
 DROPPED_AFTER = 0.1  # seconds after which a frame is dropped, but for one in so many: a slow reader shall see something
 KEPT_ONE_IN = 8
 
