@@ -17,7 +17,7 @@ from gar_edge.calibration.sites import HEAD, Site
 from gar_edge.models.checkpoint import Checkpoint
 from gar_edge.models.llama import Decoder, causal_mask
 from gar_edge.models.replay import replay
-from gar_edge.models.vision import Encoder
+from gar_edge.models.vision import ByteEncoder
 from gar_edge.models.weights import (
     TOKEN_TABLE,
     Recipe,
@@ -26,9 +26,7 @@ from gar_edge.models.weights import (
     decoder_recipes,
     encoder_recipes,
 )  # fmt: skip
-from gar_edge.runtime.bundle.manifest import Preprocess
 from gar_edge.runtime.errors import GarCalibrationError
-from gar_edge.runtime.images.preprocess import normalise
 
 SCORES = 1 << 28  # bytes of attention scores at once
 
@@ -84,7 +82,6 @@ class Spoken:
 def encode(
     checkpoint: Checkpoint,
     samples: Sequence[Prepared],
-    spec: Preprocess,
     observer: Observer,
     watched: int,
     done: Report,
@@ -92,13 +89,12 @@ def encode(
     """Features and prompt embeddings of every sample; the first `watched` are observed. Blocks are loaded in turn."""
     config, source = checkpoint.config, checkpoint.weights
     recipes = encoder_recipes(config)
-    module = build_module(Encoder, config, torch.float32)
+    module = build_module(lambda config: ByteEncoder(config, checkpoint.preprocessing), config, torch.float32)
     at_once = max(1, SCORES // (config.vision.heads * (config.vision.grid**2 + 1) ** 2 * 4))
     states: list[Tensor] = []
     with _loaded(module, recipes, source, skip="blocks."):
         for sample in samples:
-            pixels = torch.from_numpy(normalise(sample.pixels, spec, np.dtype(np.float32)))
-            states.append(module.stem(pixels, torch.from_numpy(sample.mask[:, None].astype(np.float32))))
+            states.append(module.stem(torch.from_numpy(sample.pixels), torch.from_numpy(sample.mask[:, None])))
     for index, block in enumerate(module.blocks):
         prefix = f"blocks.{index}."
         with _loaded(block, recipes, source, prefix), observer.watching(block, prefix):

@@ -36,15 +36,6 @@ def cut_tiles(image: NDArray[np.uint8], spec: Preprocess, max_tiles: int | None 
     return Tiles(pixels, grid, width, height)
 
 
-def normalise(pixels: NDArray[np.uint8], spec: Preprocess, dtype: np.dtype[np.floating]) -> NDArray[np.floating]:
-    """(value * rescale - mean) / std per channel: [T,3,h,w] uint8 -> [T,3,h,w] in the graph's float type."""
-    mean = np.asarray(spec.mean, np.float64)[:, None, None]
-    std = np.asarray(spec.std, np.float64)[:, None, None]
-    scale = (spec.rescale / std).astype(np.float32)
-    shift = (-mean / std).astype(np.float32)
-    return (pixels.astype(np.float32) * scale + shift).astype(dtype, copy=False)
-
-
 def cut_mask(masks: Mapping[int, NDArray[np.bool_]], grid: Grid, spec: Preprocess, no_region: int) -> NDArray[np.bool_]:
     """The union of the regions per tile, bool [T,tile,tile]; the tiles that no region touches are false throughout.
 

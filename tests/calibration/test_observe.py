@@ -24,7 +24,6 @@ from gar_edge.models.weights import (
     encoder_recipes,
     load_parameters,
 )
-from gar_edge.runtime.images.preprocess import normalise
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +65,7 @@ def test_features_are_the_encoders_and_embeddings_the_prompts(
     _, spoken = observed(checkpoint, prepared, 2)
     for sample, one in zip(prepared, spoken, strict=True):
         assert one.prepared is sample
-        pixels = torch.from_numpy(normalise(sample.pixels, preparation(checkpoint).spec, np.dtype(np.float32)))
+        pixels = torch.from_numpy(sample.pixels).float() / 127.5 - 1
         with torch.inference_mode():
             features = encoder(pixels, torch.from_numpy(sample.mask[:, None].astype(np.float32)))
         torch.testing.assert_close(one.features, features, rtol=1e-4, atol=1e-5)
@@ -145,7 +144,7 @@ def test_ranges_are_those_of_the_inputs(checkpoint: Checkpoint, prepared: list[P
     for one in spoken:
         for length in range(len(one.tokens) + 1):
             forward(checkpoint, decoder, torch.cat([one.embeds, table[one.tokens[:length]]]))
-        pixels = torch.from_numpy(normalise(one.prepared.pixels, preparation(checkpoint).spec, np.dtype(np.float32)))
+        pixels = torch.from_numpy(one.prepared.pixels).float() / 127.5 - 1
         encoder(pixels, torch.from_numpy(one.prepared.mask[:, None].astype(np.float32)))
     assert {"layers.0.attn.k_proj", "layers.0.up_proj"} < peaks.keys()
     statistics = observed(checkpoint, prepared, 2)[0].statistics | observer.statistics

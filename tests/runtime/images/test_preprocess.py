@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from gar_edge.runtime import GarPromptError
 from gar_edge.runtime.bundle.manifest import Preprocess
-from gar_edge.runtime.images.preprocess import cut_mask, cut_tiles, normalise
+from gar_edge.runtime.images.preprocess import cut_mask, cut_tiles
 from gar_edge.runtime.images.resize import blocks, resize, resize_part
 from gar_edge.runtime.images.tiling import choose_grid
 
@@ -95,12 +95,6 @@ def test_tiles_are_row_major_after_the_thumbnail() -> None:
     assert (tiles.grid, tiles.pixels.shape) == ((2, 2), (5, 3, 8, 8))
     assert tiles.pixels[1:, 0, 4, 4].tolist() == [0, 50, 100, 200]
     assert tiles.pixels[0, 0, [1, 1, 6, 6], [1, 6, 1, 6]].tolist() == [0, 50, 100, 200]
-
-
-def test_normalise_by_channel() -> None:
-    pixels = np.full((1, 3, 1, 1), 255, np.uint8)
-    found = normalise(pixels, SPEC, np.dtype(np.float32)).ravel()
-    np.testing.assert_allclose(found, [1.0, 2.4, 3.5], rtol=1e-6)
 
 
 def test_mask_of_everything_and_of_nothing_known() -> None:
