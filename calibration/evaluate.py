@@ -76,12 +76,13 @@ def measure(gar: Gar, reference: Sequence[Spoken]) -> Loss:
 
 
 def _logits(gar: Gar, embeds: NDArray[np.float32], tokens: Sequence[int]) -> list[NDArray[np.float32]]:
-    """Logits after the prompt and after each of the given tokens."""
+    """Logits after the prompt and after each of the given tokens, which are known: one run for all of them."""
     sequence = gar.decoder.start(len(embeds) + len(tokens))
     buffer = gar.backend.empty(embeds.shape, gar.decoder.dtype)
     buffer.write(embeds.astype(gar.decoder.dtype))
     first = sequence.prefill(buffer).logits()
-    return [first[0], *(sequence.step(gar.bundle.embed(np.asarray([token]))).logits()[0] for token in tokens)]
+    behind = sequence.step(gar.bundle.embed(np.asarray(tokens))).logits() if tokens else ()
+    return [first[0], *behind]
 
 
 def _kl(p_logits: NDArray[np.float32], q_logits: NDArray[np.float32]) -> float:

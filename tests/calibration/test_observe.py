@@ -97,6 +97,34 @@ def test_the_walk_says_what_the_decoder_says(checkpoint: Checkpoint, prepared: l
                 assert tokens[position] == logits.argmax()
 
 
+def test_samples_side_by_side_are_as_each_alone(
+    checkpoint: Checkpoint, prepared: list[Prepared], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prompts of other lengths, one of which ends early: neither padding nor neighbours are heard or counted."""
+    third = replace(prepared[0], name="a third", ids=prepared[0].ids[:-3])
+    samples = [*prepared, third]
+    assert len({len(sample.ids) for sample in samples}) > 1
+    stop = (walked(checkpoint, samples, 3, True)[1][1].tokens[1], -1)
+    checkpoint = replace(checkpoint, stop_tokens=stop)
+    together, spoken = walked(checkpoint, samples, 2, True)
+    monkeypatch.setattr("gar_edge.calibration.observe.CACHES", 1)
+    alone, one_by_one = walked(checkpoint, samples, 2, True)
+    monkeypatch.undo()
+    monkeypatch.setattr("gar_edge.calibration.observe.ACTIVATIONS", 1)  # prompts one by one, answers together
+    read_alone, mixed = walked(checkpoint, samples, 2, True)
+    for ours, wanted, others in zip(spoken, one_by_one, mixed, strict=True):
+        assert ours.tokens == wanted.tokens == others.tokens
+        np.testing.assert_allclose(ours.logits, wanted.logits, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(others.logits, wanted.logits, rtol=1e-4, atol=1e-5)
+    assert len({len(one.tokens) for one in spoken}) > 1
+    for name, wanted_statistics in alone.statistics.items():
+        for found in (together.statistics[name], read_alone.statistics[name]):
+            assert found.seen == wanted_statistics.seen
+            torch.testing.assert_close(found.amax, wanted_statistics.amax, rtol=1e-4, atol=1e-6)
+            moved = (found.counts - wanted_statistics.counts).abs().sum()  # a last bit may cross a bin's edge
+            assert moved <= 1e-3 * wanted_statistics.counts.sum()
+
+
 def test_an_answer_ends_with_a_stop_token(checkpoint: Checkpoint, prepared: list[Prepared]) -> None:
     _, spoken = walked(checkpoint, prepared, 2, True)
     stops = (spoken[0].tokens[2], -1)
