@@ -79,7 +79,7 @@ def calibrate(
     watched = max(len(samples) - held_out, 1)
 
     with torch.inference_mode():
-        encoder, spoken = _encoder(checkpoint, preparation, options, samples, watched, begin)
+        encoder, spoken = _encoder(checkpoint, options, samples, watched, begin)
         resident = decoder_bytes(checkpoint) < RESIDENT_SHARE * psutil.virtual_memory().available
         decoder = _decoder(checkpoint, options, spoken, watched, resident, begin)
     return Calibrated(
@@ -102,7 +102,6 @@ class _Planned:
 
 def _encoder(
     checkpoint: Checkpoint,
-    preparation: Preparation,
     options: CalibrationOptions,
     samples: Sequence[Prepared],
     watched: int,
@@ -111,7 +110,7 @@ def _encoder(
     sites = encoder_sites(checkpoint.config)
     observer = Observer(sites)
     done = begin(f"Calibrating the encoder on {watched} samples", checkpoint.config.vision.depth)
-    spoken = encode(checkpoint, samples, preparation.spec, observer, watched, done)
+    spoken = encode(checkpoint, samples, observer, watched, done)
     recipes = encoder_recipes(checkpoint.config)
     done = begin("Planning the encoder", len(sites))
     return _plan(checkpoint, options, recipes, dict.fromkeys(sites, Scheme.INT8), observer, done), spoken

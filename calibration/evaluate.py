@@ -77,12 +77,13 @@ def measure(pipeline: Pipeline, reference: Sequence[Spoken]) -> Loss:
 
 
 def _logits(pipeline: Pipeline, embeds: NDArray[np.float32], tokens: Sequence[int]) -> list[NDArray[np.float32]]:
-    """Logits after the prompt and after each of the given tokens."""
+    """Logits after the prompt and after each of the given tokens, which are known: one run for all of them."""
     sequence = start_sequence(pipeline.decoder, len(embeds) + len(tokens))
     buffer = pipeline.backend.empty(embeds.shape, pipeline.decoder.dtype)
     buffer.write(embeds.astype(pipeline.decoder.dtype))
     first = sequence.prefill(buffer).logits()
-    return [first[0], *(sequence.step(pipeline.bundle.embed(np.asarray([token]))).logits()[0] for token in tokens)]
+    behind = sequence.step(pipeline.bundle.embed(np.asarray(tokens))).logits() if tokens else ()
+    return [first[0], *behind]
 
 
 def _kl(p_logits: NDArray[np.float32], q_logits: NDArray[np.float32]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from gar_edge.runtime.errors import GarCalibrationError
 
-ROWS = 512  # rows of one call that the histogram counts, at most
+ROWS = 512  # rows of one sample in one call that the histogram counts, at most
 RESERVOIR = 256  # rows kept, at most
 MANTISSA_BITS = 3  # of a float32, kept by a bin's number: 8 bins an octave
 LOWEST, HIGHEST = -12, 16  # exponents of 2: magnitudes below share the first bin, those above the last
@@ -37,9 +38,9 @@ class ChannelHistogram:
     """Statistics of activations [N, C], kept on the CPU wherever the activations are.
 
     `amax` float32 [C]: each channel's largest magnitude, of every row seen. `counts` int32 [C, BINS]: magnitudes in
-    logarithmic bins, of evenly spaced rows, at most `ROWS` a call. `rows` float32 [K, C], K up to `RESERVOIR`: a
-    uniform sample of every row seen, early ones in front (for fewer take every n-th); `seed` makes it repeatable.
-    `seen`: how many rows that were.
+    logarithmic bins, of evenly spaced rows, at most `ROWS` of a sample and call. `rows` float32 [K, C], K up to
+    `RESERVOIR`: a uniform sample of every row seen, early ones in front (for fewer take every n-th); `seed` makes it
+    repeatable. `seen`: how many rows that were.
     """
 
     def __init__(self, channels: int, seed: int = 0) -> None:
@@ -54,24 +55,30 @@ class ChannelHistogram:
     def rows(self) -> Tensor:
         return self._reservoir[: self.seen]
 
-    def observe(self, x: Tensor, tensor: str = "", sample: str = "") -> None:
-        """Take in activations [N, C] of any float type; `tensor` and `sample` say in errors where they come from.
+    def observe(self, x: Tensor, tensor: str = "", samples: str | Sequence[tuple[str, int]] = "") -> None:
+        """Take in activations [N, C] of any float type; `tensor` and `samples` say in errors where they come from.
+
+        samples: whose rows those are, one sample behind the other, and how many of each; a name alone has them all.
 
         Raises GarCalibrationError on NaN and infinity; nothing of `x` is taken in then.
         """
         if not len(x):
             return
+        owners = [(samples, len(x))] if isinstance(samples, str) else samples
         x = x.detach().float()
         magnitudes = x.abs()
         peaks = magnitudes.amax(dim=0).cpu()
         if not peaks.isfinite().all():
-            channel = int(peaks.isfinite().logical_not().nonzero()[0])
+            row = int(magnitudes.isfinite().logical_not().any(dim=1).nonzero()[0])
+            channel = int(magnitudes[row].isfinite().logical_not().nonzero()[0])
             raise GarCalibrationError(
-                f"{tensor}: activation is not finite for sample {sample} (channel {channel}: {float(peaks[channel])}); "
+                f"{tensor}: activation is not finite for sample {_owner(owners, row)} "
+                f"(channel {channel}: {float(magnitudes[row, channel])}); "
                 "leave the sample out, or check the checkpoint's weights"
             )
         torch.maximum(self.amax, peaks, out=self.amax)
-        self._count(magnitudes[:: -(-len(x) // ROWS)].cpu())
+        for part in _evenly(magnitudes, owners):
+            self._count(part.cpu())
         self._keep(x)
 
     def _count(self, magnitudes: Tensor) -> None:
@@ -112,6 +119,23 @@ class ChannelHistogram:
         lower = edges[bin_] * unit  # in linear bins
         upper = np.minimum(end, unscaled[channel]) * unit
         return LinearHistogram(_spread(mass, lower, upper, bins), top)
+
+
+def _evenly(rows: Tensor, owners: Sequence[tuple[str, int]]) -> list[Tensor]:
+    """At most `ROWS` of each owner's rows, evenly spaced."""
+    if all(count <= ROWS for _, count in owners):
+        return [rows]
+    parts = rows.split([count for _, count in owners])
+    return [part[:: -(-len(part) // ROWS)] for part in parts]
+
+
+def _owner(owners: Sequence[tuple[str, int]], row: int) -> str:
+    """Whose row that is."""
+    for name, count in owners:
+        if row < count:
+            return name
+        row -= count
+    raise IndexError(row)
 
 
 def _edges() -> NDArray[np.float64]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -103,6 +104,9 @@ def export(
     if compat and int4:
         raise typer.BadParameter("--compat goes with --fp32, --fp16 and --int8: blocks of int4 need a newer opset")
     _check_calibration(chosen, calib_data, calib_samples, keep_float, report)
+    # Read when OpenMP is loaded. Otherwise its threads spin on every core while they wait for each other, and
+    # calibration takes eight times as long beside other work.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         import torch  # noqa: F401 - too slow for --help, so only here
     except ImportError:

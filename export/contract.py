@@ -42,7 +42,7 @@ def expected_ports(config: GarConfig, dtype: str, appending: bool = False) -> di
     side, tokens, hidden = config.vision.tile, config.tile_tokens, config.text.hidden
     return {
         "encoder": (
-            [Port("pixel_values", dtype, ("tiles", 3, side, side)), Port("mask", dtype, ("tiles", 1, side, side))],
+            [Port("pixels", "uint8", ("tiles", 3, side, side)), Port("mask", "bool", ("tiles", 1, side, side))],
             [Port("features", dtype, ("tiles", tokens, hidden))],
         ),
         "roi_replay": (

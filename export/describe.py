@@ -175,6 +175,7 @@ _DTYPES = {
     ir.DataType.FLOAT: "float32",
     ir.DataType.FLOAT16: "float16",
     ir.DataType.INT64: "int64",
+    ir.DataType.UINT8: "uint8",
     ir.DataType.BOOL: "bool",
 }
 

@@ -38,15 +38,15 @@ def trace_graphs(checkpoint: Checkpoint, precision: Precision, compat: bool = Fa
 
     compat: the decoder also in the form for engines that know no newer operator than opset 20's.
     """
-    config, tied, full = checkpoint.config, checkpoint.tied, Precision.FP32
+    config, pixels, tied, full = checkpoint.config, checkpoint.preprocessing, checkpoint.tied, Precision.FP32
     traced = {
-        "encoder": Forms(trace_encoder(config, precision)),
+        "encoder": Forms(trace_encoder(config, pixels, precision)),
         "roi_replay": Forms(trace_replay(config, precision)),
         "decoder": Forms(trace_decoder(config, precision, tied)),
     }
     if precision.quantised:
         for_cpu = {
-            "encoder": trace_encoder(config, full),
+            "encoder": trace_encoder(config, pixels, full),
             "roi_replay": trace_replay(config, full),
             "decoder": trace_decoder(config, full, tied),
         }

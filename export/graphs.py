@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from gar_edge.export.replay_graph import replay_model
-from gar_edge.models.config import GarConfig, TextConfig
+from gar_edge.models.config import GarConfig, Preprocessing, TextConfig
 from gar_edge.models.llama import AppendingDecoder, Decoder
 from gar_edge.models.ops import COMPAT_OPSET, OPSET
-from gar_edge.models.vision import Encoder
+from gar_edge.models.vision import ByteEncoder
 from gar_edge.models.weights import Maker, build_module, decoder_recipes, encoder_recipes
 
 COMPAT_IR = 9  # the file format's version when `COMPAT_OPSET` was the newest
@@ -73,14 +73,14 @@ class TracedGraph:
     appends: Mapping[str, str] = field(default_factory=dict)
 
 
-def trace_encoder(config: GarConfig, precision: Precision) -> TracedGraph:
-    """`pixel_values` [tiles,3,h,w], `mask` [tiles,1,h,w] -> `features` [tiles,P,C]."""
-    side, dtype = config.vision.tile, precision.torch
+def trace_encoder(config: GarConfig, preprocessing: Preprocessing, precision: Precision) -> TracedGraph:
+    """`pixels` uint8 [tiles,3,h,w], `mask` bool [tiles,1,h,w] -> `features` [tiles,P,C]."""
+    side = config.vision.tile
     tiles = Dim("tiles", min=1, max=4096)
     model = _trace(
-        build_module(Encoder, config, precision.torch),
-        (torch.zeros(2, 3, side, side, dtype=dtype), torch.zeros(2, 1, side, side, dtype=dtype)),
-        ["pixel_values", "mask"],
+        build_module(lambda config: ByteEncoder(config, preprocessing), config, precision.torch),
+        (torch.zeros(2, 3, side, side, dtype=torch.uint8), torch.zeros(2, 1, side, side, dtype=torch.bool)),
+        ["pixels", "mask"],
         ["features"],
         ({0: tiles}, {0: tiles}),
     )

@@ -22,7 +22,7 @@ from gar_edge.models.checkpoint import Checkpoint
 from gar_edge.models.config import GarConfig
 from gar_edge.models.llama import Decoder, causal_mask
 from gar_edge.models.replay import replay
-from gar_edge.models.vision import Encoder
+from gar_edge.models.vision import ByteEncoder
 from gar_edge.models.weights import TOKEN_TABLE, build_module, decoder_recipes, encoder_recipes, load_parameters
 from gar_edge.runtime.bundle.bundle import Bundle
 from gar_edge.runtime.bundle.manifest import Manifest
@@ -33,7 +33,7 @@ from gar_edge.runtime.gar import Gar
 from gar_edge.runtime.generate.options import Options
 from gar_edge.runtime.generate.pipeline import Pipeline
 from gar_edge.runtime.images.loading import mask_box
-from gar_edge.runtime.images.preprocess import cut_mask, normalise
+from gar_edge.runtime.images.preprocess import cut_mask
 from gar_edge.runtime.model.decoder import DecoderGraph
 from gar_edge.runtime.model.start import start_sequence
 
@@ -165,7 +165,7 @@ def _encoder(model: TorchModel, gar: Gar, precision: Precision) -> Check:
     pixels = random.integers(0, 256, (2, 3, side, side), np.uint8)
     mask = random.random((2, side, side)) < 0.3
     found = gar.pipeline.vision.encode(pixels, mask).read()
-    expected = model.encoder(*_torch_tiles(pixels, mask, gar.manifest))
+    expected = model.encoder(torch.from_numpy(pixels), torch.from_numpy(mask[:, None]))
     return compare("encoder", found, expected.numpy(), precision)
 
 
@@ -247,7 +247,7 @@ def _pipeline(model: TorchModel, gar: Gar, precision: Precision) -> Check:
 
     pixels = scene.tiles.pixels
     cut = cut_mask({number: mask}, scene.grid, gar.manifest.preprocess, len(prompt.regions))
-    features = model.encoder(*_torch_tiles(pixels, cut, gar.manifest))
+    features = model.encoder(torch.from_numpy(pixels), torch.from_numpy(cut[:, None]))
     box = torch.tensor([mask_box(mask)], dtype=torch.float32)
     replayed = replay(features, scene.grid, box, config.replay_spatial_scale)
     ids = gar.pipeline.prompts.build(None, [number], len(pixels))
@@ -281,7 +281,8 @@ class TorchModel:
 
     @cached_property
     def encoder(self) -> nn.Module:
-        module = build_module(Encoder, self.config, torch.float32)
+        pixels = self.checkpoint.preprocessing
+        module = build_module(lambda config: ByteEncoder(config, pixels), self.config, torch.float32)
         load_parameters(module, encoder_recipes(self.config), self.checkpoint.weights)
         return module
 
@@ -315,13 +316,6 @@ class TorchSequence:
         self._length += len(embeds)
         row: NDArray[np.float32] = logits[0].numpy()
         return row
-
-
-def _torch_tiles(
-    pixels: NDArray[np.uint8], mask: NDArray[np.bool_], manifest: Manifest
-) -> tuple[torch.Tensor, torch.Tensor]:
-    values = normalise(pixels, manifest.preprocess, np.dtype(np.float32))
-    return torch.from_numpy(values), torch.from_numpy(mask[:, None].astype(np.float32))
 
 
 def _decoder_bytes(config: GarConfig) -> int:

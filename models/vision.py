@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gar_edge.models.config import GarConfig, VisionConfig
+from gar_edge.models.config import GarConfig, Preprocessing, VisionConfig
 from gar_edge.models.layers import LayerNorm, Linear
 
 
@@ -125,3 +125,29 @@ class Encoder(nn.Module):
         side = self.grid // self.pooling
         x = x.unflatten(1, (side, self.pooling, side, self.pooling))
         return x.mean(dim=(2, 4)).flatten(1, 2)
+
+
+class ByteEncoder(Encoder):
+    """The encoder as bundles have it: `pixels` uint8 [T,3,h,w] and `mask` bool [T,1,h,w] -> `features` [T,P,C].
+
+    (value * rescale - mean) / std in float32, as one product and one sum per channel, whatever the parameters' type.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, config: GarConfig, preprocessing: Preprocessing) -> None:
+        super().__init__(config)
+        mean, std = (
+            torch.tensor(x, dtype=torch.float64)[:, None, None] for x in (preprocessing.mean, preprocessing.std)
+        )
+        self.register_buffer("scale", (preprocessing.rescale / std).float(), persistent=False)
+        self.register_buffer("shift", (-mean / std).float(), persistent=False)
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Bytes [T,3,h,w] as the model was trained on them, in its own type."""
+        return (pixels.float() * self.scale + self.shift).to(self.positions.dtype)
+
+    def stem(self, pixels: Tensor, mask: Tensor) -> Tensor:
+        """What the first block takes, [T,S,D]."""
+        return super().stem(self.normalise(pixels), mask.to(self.positions.dtype))

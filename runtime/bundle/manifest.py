@@ -9,13 +9,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-SCHEMA = 3
+SCHEMA = 4
 FILE = "gar.json"
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """`tile`: side in pixels; `max_tiles` beside the thumbnail; (value * rescale - mean) / std per channel."""
+    """`tile`: side in pixels; `max_tiles` beside the thumbnail.
+
+    The encoder takes bytes, and computes (value * rescale - mean) / std per channel itself.
+    """
 
     tile: int
     max_tiles: int

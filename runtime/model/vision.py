@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,6 @@ from gar_edge.runtime.bundle.manifest import Manifest
 from gar_edge.runtime.engines.limits import TILES_AT_ONCE
 from gar_edge.runtime.engines.protocol import Array, Backend, Buffer
 from gar_edge.runtime.images.loading import Extent
-from gar_edge.runtime.images.preprocess import normalise
 from gar_edge.runtime.images.tiling import Grid
 
 
@@ -28,17 +27,13 @@ class VisionRunner:
         with_thumbnail = self._roi_replay.limit("features", 0)
         self.most_tiles = None if with_thumbnail is None else with_thumbnail - 1  # that an engine was built for
 
-    def encode(
-        self, pixels: NDArray[np.uint8], mask: NDArray[np.bool_], check: Callable[[], None] = lambda: None
-    ) -> Buffer:
-        """Pixels [T,3,h,w] and mask [T,h,w] -> features [T,P,C]; `check` is called now and then, and may raise."""
+    def encode(self, pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> Buffer:
+        """Bytes [T,3,h,w] and mask [T,h,w] -> features [T,P,C]."""
         dims = self._manifest.dimensions
         features = self._backend.empty((len(pixels), dims.tile_tokens, dims.hidden), self.dtype)
         for begin in range(0, len(pixels), self.at_once):
-            check()
             end = min(begin + self.at_once, len(pixels))
-            values = normalise(pixels[begin:end], self._manifest.preprocess, self.dtype)
-            inputs = {"pixel_values": values, "mask": mask[begin:end, None].astype(self.dtype)}
+            inputs = {"pixels": pixels[begin:end], "mask": mask[begin:end, None]}
             self._encoder.bind(inputs, {"features": features.rows(begin, end)})()
         return features
 

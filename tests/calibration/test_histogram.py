@@ -54,6 +54,25 @@ def test_values_that_are_not_finite_are_refused(value: float, shown: str) -> Non
         assert torch.equal(old, new)
 
 
+def test_of_several_samples_the_one_that_is_not_finite_is_named() -> None:
+    x = activations(10, 4)
+    x[6, 1] = float("nan")
+    with pytest.raises(GarCalibrationError, match=r"for sample coffee \(channel 1: nan\)"):
+        ChannelHistogram(4).observe(x, "fc2", [("astronaut", 6), ("coffee", 1), ("cat", 3)])
+
+
+def test_samples_taken_in_together_count_as_one_by_one() -> None:
+    """A long one is thinned out, whoever is beside it."""
+    parts = {"a": activations(3, 4), "b": activations(2 * ROWS + 1, 4, 1), "c": activations(ROWS, 4, 2)}
+    together, alone = ChannelHistogram(4), ChannelHistogram(4)
+    together.observe(torch.cat(list(parts.values())), "fc2", [(name, len(part)) for name, part in parts.items()])
+    for name, part in parts.items():
+        alone.observe(part, "fc2", name)
+    assert together.seen == alone.seen == sum(map(len, parts.values()))
+    assert torch.equal(together.counts, alone.counts)
+    assert torch.equal(together.amax, alone.amax)
+
+
 def test_half_precision_and_no_rows_are_taken() -> None:
     x = activations(20, 4).half()
     histogram = observed(x, (0, 10, 10))

@@ -24,7 +24,6 @@ from gar_edge.models.weights import (
     encoder_recipes,
     load_parameters,
 )
-from gar_edge.runtime.images.preprocess import normalise
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +65,7 @@ def test_features_are_the_encoders_and_embeddings_the_prompts(
     _, spoken = observed(checkpoint, prepared, 2)
     for sample, one in zip(prepared, spoken, strict=True):
         assert one.prepared is sample
-        pixels = torch.from_numpy(normalise(sample.pixels, preparation(checkpoint).spec, np.dtype(np.float32)))
+        pixels = torch.from_numpy(sample.pixels).float() / 127.5 - 1
         with torch.inference_mode():
             features = encoder(pixels, torch.from_numpy(sample.mask[:, None].astype(np.float32)))
         torch.testing.assert_close(one.features, features, rtol=1e-4, atol=1e-5)
@@ -96,6 +95,34 @@ def test_the_walk_says_what_the_decoder_says(checkpoint: Checkpoint, prepared: l
             np.testing.assert_allclose(logits, wanted, rtol=1e-3, atol=1e-5)
             if position < len(tokens):
                 assert tokens[position] == logits.argmax()
+
+
+def test_samples_side_by_side_are_as_each_alone(
+    checkpoint: Checkpoint, prepared: list[Prepared], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prompts of other lengths, one of which ends early: neither padding nor neighbours are heard or counted."""
+    third = replace(prepared[0], name="a third", ids=prepared[0].ids[:-3])
+    samples = [*prepared, third]
+    assert len({len(sample.ids) for sample in samples}) > 1
+    stop = (walked(checkpoint, samples, 3, True)[1][1].tokens[1], -1)
+    checkpoint = replace(checkpoint, stop_tokens=stop)
+    together, spoken = walked(checkpoint, samples, 2, True)
+    monkeypatch.setattr("gar_edge.calibration.observe.CACHES", 1)
+    alone, one_by_one = walked(checkpoint, samples, 2, True)
+    monkeypatch.undo()
+    monkeypatch.setattr("gar_edge.calibration.observe.ACTIVATIONS", 1)  # prompts one by one, answers together
+    read_alone, mixed = walked(checkpoint, samples, 2, True)
+    for ours, wanted, others in zip(spoken, one_by_one, mixed, strict=True):
+        assert ours.tokens == wanted.tokens == others.tokens
+        np.testing.assert_allclose(ours.logits, wanted.logits, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(others.logits, wanted.logits, rtol=1e-4, atol=1e-5)
+    assert len({len(one.tokens) for one in spoken}) > 1
+    for name, wanted_statistics in alone.statistics.items():
+        for found in (together.statistics[name], read_alone.statistics[name]):
+            assert found.seen == wanted_statistics.seen
+            torch.testing.assert_close(found.amax, wanted_statistics.amax, rtol=1e-4, atol=1e-6)
+            moved = (found.counts - wanted_statistics.counts).abs().sum()  # a last bit may cross a bin's edge
+            assert moved <= 1e-3 * wanted_statistics.counts.sum()
 
 
 def test_an_answer_ends_with_a_stop_token(checkpoint: Checkpoint, prepared: list[Prepared]) -> None:
@@ -145,7 +172,7 @@ def test_ranges_are_those_of_the_inputs(checkpoint: Checkpoint, prepared: list[P
     for one in spoken:
         for length in range(len(one.tokens) + 1):
             forward(checkpoint, decoder, torch.cat([one.embeds, table[one.tokens[:length]]]))
-        pixels = torch.from_numpy(normalise(one.prepared.pixels, preparation(checkpoint).spec, np.dtype(np.float32)))
+        pixels = torch.from_numpy(one.prepared.pixels).float() / 127.5 - 1
         encoder(pixels, torch.from_numpy(one.prepared.mask[:, None].astype(np.float32)))
     assert {"layers.0.attn.k_proj", "layers.0.up_proj"} < peaks.keys()
     statistics = observed(checkpoint, prepared, 2)[0].statistics | observer.statistics

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 SCATTER, REPLAY = "TensorScatter", "RoiReplay"
 WRITE_INDEX, EMBEDS = "write_index", "inputs_embeds"
-_DTYPES = {1: np.float32, 7: np.int64, 9: np.bool_, 10: np.float16}  # by onnx.TensorProto
+_DTYPES = {1: np.float32, 2: np.uint8, 7: np.int64, 9: np.bool_, 10: np.float16}  # by onnx.TensorProto
 
 Shape = tuple[int, ...]
 

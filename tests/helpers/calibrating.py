@@ -40,9 +40,9 @@ def preparation(checkpoint: Checkpoint) -> Preparation:
 
 
 def observed(checkpoint: Checkpoint, prepared: list[Prepared], watched: int) -> tuple[Observer, list[Spoken]]:
-    observer, spec = Observer(encoder_sites(checkpoint.config)), preparation(checkpoint).spec
+    observer = Observer(encoder_sites(checkpoint.config))
     with torch.inference_mode():
-        return observer, encode(checkpoint, prepared, spec, observer, watched, lambda: None)
+        return observer, encode(checkpoint, prepared, observer, watched, lambda: None)
 
 
 def walked(

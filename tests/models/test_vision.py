@@ -9,7 +9,8 @@ from helpers import reference
 from helpers.shapes import SHAPES
 
 from gar_edge.models.checkpoint import Checkpoint
-from gar_edge.models.vision import Encoder
+from gar_edge.models.config import Preprocessing
+from gar_edge.models.vision import ByteEncoder, Encoder
 from gar_edge.models.weights import build_module, encoder_recipes, load_parameters
 from gar_edge.runtime.gar import Gar
 
@@ -60,3 +61,20 @@ def test_a_tile_does_not_depend_on_its_neighbours(bundle: Path, tiles: tuple[np.
     together = vision.encode(pixels, mask).read()
     alone = np.concatenate([vision.encode(pixels[i : i + 1], mask[i : i + 1]).read() for i in range(len(pixels))])
     assert relative(alone, together) < 1e-6
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_bytes_are_normalised_by_channel(checkpoint: Checkpoint, dtype: torch.dtype) -> None:
+    """In float32 whatever the model's type, and rounded to that once."""
+    pixels = Preprocessing(checkpoint.config.vision.tile, 4, 1 / 255, (0.5, 0.4, 0.3), (0.5, 0.25, 0.2))
+    module = build_module(lambda config: ByteEncoder(config, pixels), checkpoint.config, dtype)
+    found = module.normalise(torch.tensor([[255, 255, 255], [0, 51, 102]], dtype=torch.uint8)[..., None, None])
+    assert found.dtype is dtype
+    expected = torch.tensor([[1.0, 2.4, 3.5], [-1.0, -0.8, 0.5]])[..., None, None]
+    torch.testing.assert_close(found.float(), expected, rtol=2 * torch.finfo(dtype).eps, atol=1e-6)
+
+
+def test_the_exported_encoder_takes_bytes(bundle: Path) -> None:
+    """A quarter of what floats would take to copy."""
+    inputs = {port.name: port.dtype for port in Gar.load(bundle).manifest.graphs["encoder"].inputs}
+    assert inputs == {"pixels": "uint8", "mask": "bool"}
