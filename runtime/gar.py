@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gar_edge.runtime.bundle.bundle import Bundle
+from gar_edge.runtime.bundle.shipped import usual_bundle
 from gar_edge.runtime.chat import Chat
 from gar_edge.runtime.engines.build_progress import Watch
 from gar_edge.runtime.engines.choice import open_backend
 from gar_edge.runtime.engines.protocol import Backend
-from gar_edge.runtime.errors import GarBackendError, GarBundleError, GarPromptError
-from gar_edge.runtime.files.paths import last_bundle
+from gar_edge.runtime.errors import GarBackendError, GarPromptError
 from gar_edge.runtime.generate.answer import Answer, StopWatch
 from gar_edge.runtime.generate.batch import BatchAnswers
 from gar_edge.runtime.generate.prompt import PromptBuilder
@@ -65,7 +65,7 @@ class Gar:
         batch: int = BATCH,
         watch: Watch = lambda step: None,
     ) -> Gar:
-        """Load a bundle folder made by gar-export; None takes the one exported last.
+        """Load a bundle folder made by gar-export; None takes the one exported last, or else gar-nano.
 
         backend: "auto", "onnxruntime", "cuda" (ONNX Runtime on a GPU), "tensorrt" or "tensorrt_rtx"; "auto" takes
         TensorRT, else "cuda", where a GPU, the library and the bundle allow it, else "onnxruntime".
@@ -77,9 +77,7 @@ class Gar:
         raising.
         Raises `GarBundleError` for a damaged or missing bundle, `GarBackendError` for an engine that is not there.
         """
-        folder = bundle if bundle is not None else last_bundle()
-        if folder is None:
-            raise GarBundleError("no bundle has been exported yet; make one with gar-export, or name one with --model")
+        folder = bundle if bundle is not None else usual_bundle()
         return cls(*open_backend(Bundle.open(folder), backend, decoder, threads, watch), cache_bytes, batch)
 
     def __enter__(self) -> Gar:

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import typer
 
+from gar_edge.runtime.bundle.shipped import NANO
 from gar_edge.runtime.cli.engine_progress import TerminalWatch
-from gar_edge.runtime.cli.first_run import ABOUT_NANO, NANO, export_nano
+from gar_edge.runtime.cli.first_run import ABOUT_NANO
 from gar_edge.runtime.cli.interactive import Session
 from gar_edge.runtime.cli.job_bar import JobBar
 from gar_edge.runtime.cli.region_options import RegionArguments, cut_out, read_arguments
 from gar_edge.runtime.errors import GarError, GarPromptError
-from gar_edge.runtime.files.paths import last_bundle
 from gar_edge.runtime.gar import Gar, Scene
 from gar_edge.runtime.generate.answer import Answer
 from gar_edge.runtime.generate.sampling import Options
@@ -40,10 +40,7 @@ class Engine:
     threads: int
 
     def load(self) -> Gar:
-        """The model; gar-nano is exported first where nothing has been."""
-        if self.model is None and last_bundle() is None:
-            print("No bundle has been exported yet: exporting gar-nano once.", file=sys.stderr)
-            export_nano()
+        """The model; where none is named and it is gar-nano, what that is."""
         with TerminalWatch(sys.stderr) as watch:
             decoder = "compat" if self.compat else "standard"
             gar = Gar.load(self.model, self.backend, self.threads, decoder=decoder, watch=watch)

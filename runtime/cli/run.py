@@ -233,7 +233,7 @@ def run(
         typer.Option(
             "-m",
             "--model",
-            help="Bundle folder. Default: the one exported last.",
+            help="Bundle folder. Default: the one exported last, or else gar-nano.",
             show_default=False,
             rich_help_panel=ENGINE,
         ),

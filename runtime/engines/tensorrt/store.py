@@ -1,4 +1,4 @@
-"""Engines on disk, in `engines/` of their bundle.
+"""Engines on disk, in `engines/` of their bundle; those of the bundle in the package, in the per-user directory.
 
     GRAPH-ENGINE-KEY.engine       what TensorRT serialised
     GRAPH-ENGINE-KEY.json         its record: what it was built from, with what and for what
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from gar_edge.runtime.bundle.manifest import Manifest, build
+from gar_edge.runtime.bundle.shipped import scratch_folder
 from gar_edge.runtime.engines.cuda.api import Device
 from gar_edge.runtime.engines.tensorrt.plan import Plan
 from gar_edge.runtime.errors import GarBackendError
@@ -92,7 +93,7 @@ class Store:
     """The engines of one bundle."""
 
     def __init__(self, bundle: Path) -> None:
-        self.folder = bundle / FOLDER
+        self.folder = scratch_folder(bundle) / FOLDER
 
     def engine_file(self, recipe: Recipe) -> Path:
         return self.folder / f"{recipe.graph}-{recipe.engine}-{recipe.key()}.engine"
