@@ -8,7 +8,6 @@ bit for bit, at half the size.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 import tempfile
@@ -29,7 +28,6 @@ from gar_edge.runtime.bundle.bundle import read_manifest
 from gar_edge.runtime.bundle.manifest import FILE, FileEntry, Manifest
 from gar_edge.runtime.bundle.shipped import NANO, SHIPPED
 from gar_edge.runtime.files.digests import sha256
-from gar_edge.runtime.files.paths import HOME
 
 ALIGNMENT = 64  # bytes; a page for each of gar-nano's many short vectors would add a tenth
 SHORT = 1024  # numbers; a cast of fewer takes more room than it saves
@@ -40,7 +38,7 @@ def write_shipped(folder: Path) -> Manifest:
     checkpoint = open_checkpoint(shipped_checkpoint(Size.NANO), name=NANO)
     with tempfile.TemporaryDirectory() as scratch:
         plain = Path(scratch) / NANO
-        export_bundle(checkpoint, plain, ExportOptions(), Silent())
+        export_bundle(checkpoint, plain, ExportOptions(remembered=False), Silent())
         shutil.rmtree(folder, ignore_errors=True)
         return store_compactly(plain, folder)
 
@@ -104,9 +102,7 @@ def _entry(file: Path) -> FileEntry:
 def main(arguments: Iterable[str] = sys.argv[1:]) -> None:
     """Write it where the runtime looks for it, or into the folder that is named."""
     folder = Path(next(iter(arguments), SHIPPED))
-    with tempfile.TemporaryDirectory() as home:
-        os.environ[HOME] = home  # an export is remembered as the last one, which this is not
-        manifest = write_shipped(folder)
+    manifest = write_shipped(folder)
     print(f"{folder}: {manifest.name}, {sum(entry.bytes for entry in manifest.files.values()) / 1e6:.2f} MB")
 
 
