@@ -265,6 +265,7 @@ def run(
     from gar_edge.runtime.cli.asking import Engine, Output, answer_jobs, ask_about
     from gar_edge.runtime.cli.region_options import RegionArguments, choose_segmenter
     from gar_edge.runtime.cli.watching import Choice, watch_video
+    from gar_edge.runtime.files.addresses import local_file
     from gar_edge.runtime.generate.sampling import Options
     from gar_edge.runtime.video.capture import names_video
 
@@ -290,6 +291,7 @@ def run(
         return
     if image is None:
         raise typer.BadParameter("no picture given", param_hint="IMAGE")
+    image = local_file(image)
     if not given:
         raise typer.BadParameter("no region given: mark one with --mask, --box, --point, --scribble or --regions")
     segment = choose_segmenter(box_as_mask, sam_encoder, sam_decoder, threads)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gar_edge.runtime.errors import GarError, GarImageError, GarMaskError, GarPromptError
+from gar_edge.runtime.files.addresses import beside, shown
 from gar_edge.runtime.files.fields import Field, read_json
 from gar_edge.runtime.gar import Gar, Scene
 from gar_edge.runtime.generate.answer import Answer
@@ -87,7 +88,7 @@ def run_jobs(
         try:
             fields = _answer(job, pictures, options, segment).to_json()
         except _OWN_FAULT as error:
-            fields = {"error": str(error)}
+            fields = {"error": shown(str(error))}
         log.write(job.key, {**job.what, **fields})
         done, failed = done + 1, failed + ("error" in fields)
         watch(Tally(done, failed, earlier))
@@ -107,7 +108,7 @@ class _Pictures:
     def open(self, name: str) -> Scene:
         if self._last is None or self._last[0] != name:
             self._last = None  # its memory may be wanted now
-            self._last = name, self._gar.open(self.folder / name, self._max_tiles)
+            self._last = name, self._gar.open(beside(self.folder, name), self._max_tiles)
         return self._last[1]
 
 
@@ -148,6 +149,8 @@ def _job(place: int, field: Field) -> Job:
     what: dict[str, Any] = {"index": place}
     if isinstance(field.value, dict):
         what |= {name: field.value[name] for name in ("id", "image", "question") if field.value.get(name) is not None}
+        if isinstance(what.get("image"), str):
+            what["image"] = shown(what["image"])
     return Job(_key(what.get("id", place), field.value), what, field)
 
 

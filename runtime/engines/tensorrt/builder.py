@@ -12,6 +12,7 @@ from gar_edge.runtime.engines.tensorrt.installed import Library
 from gar_edge.runtime.engines.tensorrt.plan import Plan, Profile
 from gar_edge.runtime.engines.tensorrt.progress import BuildWatch, monitor
 from gar_edge.runtime.errors import GarBackendError, GarBundleError
+from gar_edge.runtime.files.atomic import write_whole
 from gar_edge.runtime.files.onnx_file import fix_dimensions, strip_functions
 
 
@@ -113,6 +114,4 @@ def _write_timings(config: Any, path: Path) -> None:
     cache = config.get_timing_cache()
     if cache is None:
         return
-    scratch = path.with_name(f".{path.name}.partial")
-    scratch.write_bytes(cache.serialize())
-    scratch.replace(path)
+    write_whole(path, bytes(cache.serialize()))

@@ -14,7 +14,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from gar_edge.runtime.bundle.shipped import scratch_folder
 from gar_edge.runtime.engines.cuda.api import Device
 from gar_edge.runtime.engines.tensorrt.plan import Plan
 from gar_edge.runtime.errors import GarBackendError
+from gar_edge.runtime.files.atomic import renamed
 
 FOLDER = "engines"
 
@@ -151,14 +151,3 @@ def _read(file: Path) -> Record | None:
         return build(Record, json.loads(file.read_text(encoding="utf-8")), file.name)
     except (OSError, ValueError):
         return None
-
-
-@contextmanager
-def renamed(path: Path) -> Iterator[Path]:
-    """A scratch file that takes its name when all went well."""
-    scratch = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        yield scratch
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
