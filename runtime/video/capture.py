@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from gar_edge.runtime.errors import GarImageError
 from gar_edge.runtime.files.addresses import is_web_picture, local_file, shown
+from gar_edge.runtime.files.utf8 import is_utf8, utf8_name
 
 SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"})
 WHOLE = 0.9  # of the frames that a file announces: some formats only say how long they are, which is a guess at frames
@@ -59,7 +60,13 @@ class Video:
         source = local_file(source)
         if not self.live and not Path(source).is_file():
             raise GarImageError(f"{self.source}: no such video file")
-        self._capture = cv2.VideoCapture(int(source) if source.isdecimal() and self.live else source)
+        if self.live:
+            if not is_utf8(source):  # OpenCV crashes on it
+                raise GarImageError(f"{self.source}: not an address in UTF-8; percent-encode it")
+            self._capture = cv2.VideoCapture(int(source) if source.isdecimal() else source)
+        else:
+            with utf8_name(Path(source)) as named:
+                self._capture = cv2.VideoCapture(str(named))
         if not self._capture.isOpened():
             raise GarImageError(
                 f"camera {source}: cannot be opened; is it there, and free?"

@@ -12,6 +12,7 @@ import numpy as np
 
 from gar_edge.runtime.engines.protocol import Array, Buffer, Run
 from gar_edge.runtime.errors import GarBackendError
+from gar_edge.runtime.files.utf8 import utf8_name
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -104,7 +105,8 @@ def load_graph(ort: Any, path: Path, options: Any, providers: Sequence[str | Pro
     """
     options.log_severity_level = ERRORS_ONLY
     try:
-        return ort.InferenceSession(path, options, providers=list(providers), enable_fallback=0)
+        with utf8_name(path) as named:
+            return ort.InferenceSession(named, options, providers=list(providers), enable_fallback=0)
     except Exception as error:  # as above
         raise failure(
             f"{path}: ONNX Runtime {ort.__version__} refuses the graph", error, "opset 24 needs 1.24 or newer"

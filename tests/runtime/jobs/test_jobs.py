@@ -1,5 +1,6 @@
 """Jobs: each answered exactly once, whatever moment the run is killed at, and none stopped by another."""
 
+import base64
 import json
 import random
 import signal
@@ -250,3 +251,17 @@ def test_failed_jobs_are_counted_in_the_exit(folder: Path, tiny_bundle: Path) ->
         assert "error: 1 of 2 jobs failed; their lines in" in done.stderr
         assert done.stdout == ""
     assert len(answers(folder)) == 2
+
+
+def test_a_picture_written_out_is_refused_and_not_repeated(folder: Path, gar: Gar) -> None:
+    content = base64.b64encode((folder / "photo.png").read_bytes()).decode()
+    sources = [f"data:image/png;base64,{content}", content, f"http://me:secret@h.example/{'a' * 400}.png"]
+    assert run(write(folder, [{**GOOD, "image": source} for source in sources]), gar).failed == 3
+    for line in answers(folder):
+        assert len(json.dumps(line)) < 700
+        assert "secret" not in json.dumps(line)
+        assert content[100:140] not in json.dumps(line)
+
+
+def test_pictures_are_named_by_file_addresses_too(folder: Path, gar: Gar) -> None:
+    assert run(write(folder, [{**GOOD, "image": (folder / "photo.png").as_uri()}]), gar).failed == 0
