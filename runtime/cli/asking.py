@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import threading
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from gar_edge.runtime.cli.first_run import ABOUT_NANO
 from gar_edge.runtime.cli.interactive import Session
 from gar_edge.runtime.cli.job_bar import JobBar
 from gar_edge.runtime.cli.region_options import RegionArguments, cut_out, read_arguments
+from gar_edge.runtime.cli.streams import to_json
 from gar_edge.runtime.errors import GarError, GarPromptError
 from gar_edge.runtime.gar import Gar, Scene
 from gar_edge.runtime.generate.answer import Answer
@@ -25,6 +25,7 @@ from gar_edge.runtime.generate.stream import AnswerStream
 from gar_edge.runtime.images.loading import load_image
 from gar_edge.runtime.jobs.log import JobLog
 from gar_edge.runtime.jobs.run import read_jobs, run_jobs
+from gar_edge.runtime.regions.extent import pixel_box
 from gar_edge.runtime.regions.find import Segmenter
 from gar_edge.runtime.regions.overlay import check_writable, draw_overlay
 from gar_edge.runtime.regions.rle import Mask
@@ -60,7 +61,9 @@ class Output:
     def show(self, scene: Scene, question: str | None, masks: Mapping[int, Mask], stream: AnswerStream) -> None:
         """Print the answer while it is made, and draw it."""
         if self.as_json:
-            print(json.dumps(stream.finish().to_json(), ensure_ascii=False), flush=True)
+            boxes = {number: pixel_box(mask) for number, mask in masks.items()}
+            understood = {"regions": len(boxes), "boxes": boxes}
+            print(to_json(stream.finish().to_json() | understood, sys.stdout), flush=True)
         else:
             for piece in stream:
                 sys.stdout.write(piece)

@@ -1,8 +1,9 @@
 """Many questions in one run: `gar-run --jobs FILE --jsonl FILE`.
 
 A job is `{"image": …, "question": …, "regions": …}`: the picture named relative to the jobs' file, the question left
-out to have the region described, the regions in the form of `regions.files` (or run lengths under `mask_rles`). `id`
-names it, if given. Its key is its id, or its place in the file, with a digest of what it asks: altered, it is another.
+out to have the region described, with `choices` if it has any (see `jobs.question`), the regions in the form of
+`regions.files` (or run lengths under `mask_rles`). `id` names it, if given. Its key is its id, or its place in the
+file, with a digest of what it asks: altered, it is another.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from gar_edge.runtime.gar import Gar, Scene
 from gar_edge.runtime.generate.answer import Answer
 from gar_edge.runtime.generate.sampling import Options
 from gar_edge.runtime.jobs.log import JobLog
+from gar_edge.runtime.jobs.question import read_question
 from gar_edge.runtime.regions.files import entry_regions
 from gar_edge.runtime.regions.find import Segmenter, find_mask
 
@@ -115,8 +117,7 @@ class _Pictures:
 def _answer(job: Job, pictures: _Pictures, options: Options, segment: Segmenter) -> Answer:
     if isinstance(job.field, GarError):
         raise job.field
-    question = job.field["question"]
-    asked = None if question.value in (None, "") else question.text()
+    asked = read_question(job.field)
     scene = pictures.open(job.field["image"].text())
     masks = {
         number: find_mask(region, scene.image, segment, f"region {number}")
