@@ -64,7 +64,7 @@ class Status(IntEnum):
     """As cuda-python's are."""
 
     OK = 0
-    cudaErrorNoDevice = 100
+    cudaErrorNoDevice = 100  # noqa: N815
     CUDA_ERROR_UNSUPPORTED_PTX_VERSION = 222
 
 
