@@ -20,12 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gar_edge.runtime.bundle.manifest import Manifest, build
+from gar_edge.runtime.bundle.manifest import Manifest
 from gar_edge.runtime.bundle.shipped import scratch_folder
 from gar_edge.runtime.engines.cuda.api import Device
 from gar_edge.runtime.engines.tensorrt.plan import Plan
 from gar_edge.runtime.errors import GarBackendError
 from gar_edge.runtime.files.atomic import renamed
+from gar_edge.runtime.files.validated import validated
 
 FOLDER = "engines"
 
@@ -148,6 +149,6 @@ def writable(folder: Path) -> Iterator[None]:
 def _read(file: Path) -> Record | None:
     """A record, or None for what is none (a file cut off, or of another version of this format)."""
     try:
-        return build(Record, json.loads(file.read_text(encoding="utf-8")), file.name)
+        return validated(Record, json.loads(file.read_text(encoding="utf-8")), file.name)
     except (OSError, ValueError):
         return None
