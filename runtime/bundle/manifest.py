@@ -5,12 +5,27 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
 
 from gar_edge.runtime.files.validated import validated
 
 SCHEMA = 3
 FILE = "gar.json"
+
+
+class GraphForm(str, Enum):
+    """Other forms of the graphs that a bundle may have, by what takes them (`engine_graphs`).
+
+    CPU: float32 and uint8 activations, for a quantised bundle on processors. COMPAT: for engines that know no newer
+    operator than opset 20's.
+    """
+
+    CPU = "cpu"
+    COMPAT = "compat"
+
+    def __str__(self) -> str:
+        return self.value
 
 
 @dataclass(frozen=True)
@@ -152,7 +167,7 @@ class Manifest:
     engine_graphs: Mapping[str, Mapping[str, Graph]] = field(default_factory=dict)
 
     def for_engine(self, engine: str) -> Manifest:
-        """The manifest as one kind of engine ("cpu") should see it: with its own form of a graph where there is one."""
+        """The manifest as one kind of engine (a `GraphForm`) should see it: with its own form of a graph, if any."""
         return dataclasses.replace(self, graphs={**self.graphs, **self.engine_graphs.get(engine, {})})
 
     def to_json(self) -> dict[str, Any]:

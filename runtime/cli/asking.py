@@ -17,6 +17,7 @@ from gar_edge.runtime.cli.interactive import Session
 from gar_edge.runtime.cli.job_bar import JobBar
 from gar_edge.runtime.cli.region_options import RegionArguments, cut_out, read_arguments
 from gar_edge.runtime.cli.streams import to_json
+from gar_edge.runtime.engines.names import DecoderName
 from gar_edge.runtime.errors import GarError, GarPromptError
 from gar_edge.runtime.gar import Gar, Scene
 from gar_edge.runtime.generate.answer import Answer
@@ -43,7 +44,7 @@ class Engine:
     def load(self) -> Gar:
         """The model; where none is named and it is gar-nano, what that is."""
         with TerminalWatch(sys.stderr) as watch:
-            decoder = "compat" if self.compat else "standard"
+            decoder = DecoderName.of(self.compat).value
             gar = Gar.load(self.model, self.backend, self.threads, decoder=decoder, watch=watch)
         if self.model is None and gar.manifest.source.name == NANO:
             print(ABOUT_NANO, file=sys.stderr)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gar_edge.runtime.cli.terminal import fail, run_app
-from gar_edge.runtime.engines.names import BackendName
+from gar_edge.runtime.engines.names import BackendName, DecoderName
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -66,7 +66,7 @@ def bench(
 
     folders = model or [usual_bundle()]
     counts = tuple(dict.fromkeys(regions or [1]))
-    setting = Setting(tiles, counts, new_tokens, backend.value, "compat" if compat else "standard", threads)
+    setting = Setting(tiles, counts, new_tokens, backend.value, DecoderName.of(compat).value, threads)
     console = Console(stderr=True)
     with TerminalWatch(sys.stderr) as watch:
         contestants = [Contestant(folder, setting, watch) for folder in folders]
