@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PACKAGES := calibration export models runtime
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test lint docs nano-bundle clean
 
 demo: $(STAMP)
 	$(BIN)/gar-export --size nano --force -o build/demo
@@ -28,6 +28,9 @@ lint: $(STAMP)
 
 docs: $(STAMP)
 	$(BIN)/python tests/generate_cli_docs.py
+
+nano-bundle: $(STAMP)  # the gar-nano that comes with the runtime, after its graphs or weights have changed
+	$(BIN)/python -m gar_edge.export.shipped
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

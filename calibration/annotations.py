@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gar_edge.calibration.layouts import annotation_files, picture_folders, unread
 from gar_edge.runtime.errors import GarCalibrationError, GarImageError
 from gar_edge.runtime.files.fields import Field, read_json
 from gar_edge.runtime.images.loading import load_image
@@ -40,10 +41,12 @@ class Entry:
 
     def image(self) -> NDArray[np.uint8]:
         """RGB [H,W,3]; `GarImageError` where it is missing, unreadable or outside the folder."""
-        if Path(self.name).is_absolute() or ".." in Path(self.name).parts:
+        if Path(self.name).is_absolute() or ".." in re.split(r"[/\\]", self.name):
             raise GarImageError("lies outside the folder")
+        names = dict.fromkeys((self.name, self.name.replace("\\", "/")))  # as Windows writes paths
         try:
-            path = next((path for folder in self.folders if (path := folder / self.name).is_file()), None)
+            places = (folder / name for name in names for folder in self.folders)
+            path = next((path for path in places if path.is_file()), None)
         except (OSError, ValueError):  # a name that is too long, holds a zero byte, leads through a locked folder, …
             path = None
         if path is None:
@@ -57,29 +60,45 @@ class Entry:
 def read_folder(folder: Path) -> tuple[str, list[Entry]]:
     """What kind of annotations a folder holds, in words, and its entries.
 
-    Looks for regions.json, then for one COCO file, then for mask images. `GarCalibrationError` where there is none of
-    them, or where a file's structure is wrong.
+    Looks for regions.json, then for one COCO file (see `layouts`), then for mask images. A COCO file itself will do,
+    too. `GarCalibrationError` where there is none of them, or where a file's structure is wrong.
     """
     try:
-        if not folder.is_dir():
+        if not folder.is_dir() and not (folder.suffix.lower() == ".json" and folder.is_file()):
             what = "not a folder" if folder.exists() else "no such folder"
             raise GarCalibrationError(f"{folder}: {what}; give one with pictures and their masks")
         if (folder / "regions.json").is_file():
             return "regions.json", list(_regions_json(folder / "regions.json"))
-        files = {path: read_json(path, GarCalibrationError) for path in sorted(folder.glob("*.json")) if path.is_file()}
-        coco = [
-            path
-            for path, data in files.items()
-            if isinstance(data.value, dict) and {"images", "annotations"} <= set(data.value)
-        ]
-        if len(coco) > 1:
-            names = ", ".join(path.name for path in coco)
-            raise GarCalibrationError(f"{folder}: holds {len(coco)} COCO files ({names}); leave one of them")
-        if coco:
-            return coco[0].name, list(_coco(coco[0], files[coco[0]]))
-        return "mask images", _mask_images(folder, [path.name for path in files])
+        ignored: list[str] = []
+        for place in annotation_files(folder):
+            files = {path: read_json(path, GarCalibrationError) for path in place}
+            coco = [path for path in files if _is_coco(files[path])]
+            names = [str(path.relative_to(folder)) if path != folder else path.name for path in coco]
+            if len(coco) > 1:
+                raise GarCalibrationError(
+                    f"{folder}: holds {len(coco)} COCO files ({', '.join(names)}); leave one of them, or name one"
+                )
+            if coco:
+                return names[0], list(_coco(coco[0], files[coco[0]]))
+            ignored += [path.name for path in files]
+        if not folder.is_dir():
+            raise GarCalibrationError(f"{folder}: not COCO annotations; give these, or a folder of pictures and masks")
+        return "mask images", _mask_images(folder, ignored)
     except OSError as error:
         raise GarCalibrationError(f"{folder}: cannot be read ({error.strerror})") from None
+
+
+def _is_coco(data: Field) -> bool:
+    """Whether it has COCO's lists, and not captions alone."""
+    if not (isinstance(data.value, dict) and {"images", "annotations"} <= set(data.value)):
+        return False
+    annotations = data.value["annotations"]
+    captions = (
+        isinstance(annotations, list)
+        and annotations
+        and all(isinstance(one, dict) and "caption" in one and "segmentation" not in one for one in annotations)
+    )
+    return not captions
 
 
 def _regions_json(path: Path) -> Iterator[Entry]:
@@ -112,10 +131,17 @@ def _coco(path: Path, root: Field) -> Iterator[Entry]:
                 f"{path}: {owner.where} is {key!r}, which images lacks; add the picture or drop the annotation"
             )
         regions[key].append(read_segmentation(shape, sizes[key]))
-    folders = (path.parent, path.parent / "images")
+    folders = picture_folders(path)
     for image in root["images"].items():
         if found := regions[image["id"].value]:
-            yield Entry(image["file_name"].text(), folders, tuple(found))
+            yield Entry(_file_name(image), folders, tuple(found))
+
+
+def _file_name(image: Field) -> str:
+    """LVIS names pictures by COCO's address alone, whose last parts are the split and the file."""
+    if image["file_name"].value is None and isinstance(image["coco_url"].value, str):
+        return "/".join(image["coco_url"].text().split("/")[-2:])
+    return image["file_name"].text()
 
 
 def _key(field: Field) -> int | str:
@@ -143,7 +169,7 @@ def _mask_images(folder: Path, ignored: Sequence[str]) -> list[Entry]:
     if not any(masks.values()):
         held = f"{len(pictures)} picture{'s' * (len(pictures) != 1)} but no masks" if pictures else "no pictures"
         also = f" ({', '.join(ignored[:3])}: neither regions.json nor COCO)" if ignored else ""
-        raise GarCalibrationError(f"{folder}: holds {held}{also}; {REMEDY}")
+        raise GarCalibrationError(f"{folder}: holds {held}{also}; {unread(folder) or REMEDY}")
     return [
         Entry(path.name, (path.parent,), tuple(MaskFile(mask) for _, mask in sorted(masks[path.stem])))
         for path in pictures

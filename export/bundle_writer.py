@@ -46,7 +46,7 @@ class ExportOptions:
     """max_tiles None keeps the checkpoint's limit; force replaces an existing bundle; validate compares with torch.
 
     quantising: how, for the precisions that quantise. compat: the decoder also for engines of opset 20; not with int4.
-    judged: whether a bundle that loses too much by quantisation is refused.
+    judged: whether a bundle that loses too much by quantisation is refused. remembered: as the one exported last.
     """
 
     precision: Precision = Precision.FP32
@@ -56,6 +56,7 @@ class ExportOptions:
     quantising: Quantising = field(default_factory=Quantising)
     compat: bool = False
     judged: bool = True
+    remembered: bool = True
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,8 @@ def export_bundle(checkpoint: Checkpoint, destination: Path, options: ExportOpti
             manifest = replace(manifest, validation=report.to_json())
         _write_manifest(folder, manifest)
     remember_digests(destination, manifest)
-    remember_bundle(destination)
+    if options.remembered:
+        remember_bundle(destination)
     size = sum(entry.bytes for entry in manifest.files.values())
     return Exported(destination, manifest, report, size, quantised.account if quantised else None)
 

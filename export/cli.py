@@ -59,8 +59,9 @@ def export(
     calib_data: Annotated[
         Path | None,
         typer.Option(
-            help="Pictures with regions to calibrate on: regions.json, COCO annotations, or NAME_mask.png beside each. "
-            "Default: photographs that come with scikit-image.",
+            help="Pictures with regions to calibrate on: a folder with regions.json, COCO annotations (laid out as "
+            "COCO, CVAT or Roboflow do), or NAME_mask.png beside each. Default: photographs that come with "
+            "scikit-image.",
             show_default=False,
         ),
     ] = None,

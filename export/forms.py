@@ -17,7 +17,7 @@ from gar_edge.export.graphs import (
 )
 from gar_edge.models.checkpoint import Checkpoint
 from gar_edge.models.weights import Recipe, decoder_recipes, encoder_recipes
-from gar_edge.runtime.engines.choice import COMPAT_ENGINE, CPU_ENGINE
+from gar_edge.runtime.bundle.manifest import GraphForm
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,10 @@ def trace_graphs(checkpoint: Checkpoint, precision: Precision, compat: bool = Fa
             "roi_replay": trace_replay(config, full),
             "decoder": trace_decoder(config, full, tied),
         }
-        traced = {name: Forms(forms.main, {CPU_ENGINE: for_cpu[name]}) for name, forms in traced.items()}
+        traced = {name: Forms(forms.main, {GraphForm.CPU: for_cpu[name]}) for name, forms in traced.items()}
     if compat:
         form, decoder = trace_compat_decoder(config, precision, tied), traced["decoder"]
-        traced["decoder"] = Forms(decoder.main, {**decoder.by_engine, COMPAT_ENGINE: form})
+        traced["decoder"] = Forms(decoder.main, {**decoder.by_engine, GraphForm.COMPAT: form})
     return traced
 
 
@@ -68,8 +68,8 @@ def quantise(traced: Mapping[str, Forms], checkpoint: Checkpoint, plans: Mapping
         forms, makers = traced[name], plan.parameters(recipes[name])
         insert_qdq(forms.main.model, plan, unsigned=False)
         for engine, form in forms.by_engine.items():
-            insert_qdq(form.model, plan, unsigned=engine == CPU_ENGINE)
-        store_as_half(forms.by_engine[CPU_ENGINE].model, makers)
+            insert_qdq(form.model, plan, unsigned=engine == GraphForm.CPU)
+        store_as_half(forms.by_engine[GraphForm.CPU].model, makers)
         by_engine = {engine: replace(form, recipes=makers) for engine, form in forms.by_engine.items()}
         quantised[name] = Forms(replace(forms.main, recipes=makers), by_engine)
     return quantised

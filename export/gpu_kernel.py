@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gar_edge.runtime.engines.cuda.status import unpacked
 from gar_edge.runtime.engines.roi_replay_plugin.compiler import find_compiler
 from gar_edge.runtime.engines.roi_replay_plugin.device import current_architecture, load_module
 from gar_edge.runtime.engines.roi_replay_plugin.kernel import ENTRY, Element, Variant, block_threads
@@ -63,8 +64,6 @@ class GpuKernel:
 
         return run
 
-    def _checked(self, result: tuple[Any, ...]) -> Any:
-        status, *values = result
-        if status != self._driver.CUresult.CUDA_SUCCESS:
-            raise GarBackendError(f"The replay kernel cannot be launched: {status.name}")
-        return values[0] if values else None
+    @staticmethod
+    def _checked(result: tuple[Any, ...]) -> Any:
+        return unpacked(result, lambda status: GarBackendError(f"The replay kernel cannot be launched: {status.name}"))

@@ -25,8 +25,7 @@ from gar_edge.export.progress import STEPS, Progress
 from gar_edge.models.checkpoint import Checkpoint
 from gar_edge.models.weights import expected_shapes
 from gar_edge.runtime.bundle.bundle import Bundle
-from gar_edge.runtime.bundle.manifest import FileEntry, Manifest
-from gar_edge.runtime.engines.choice import CPU_ENGINE
+from gar_edge.runtime.bundle.manifest import FileEntry, GraphForm, Manifest
 from gar_edge.runtime.engines.onnxruntime.processor import OnnxRuntimeBackend
 from gar_edge.runtime.errors import GarOptionError
 from gar_edge.runtime.files.digests import sha256
@@ -113,7 +112,7 @@ def write_quantised(
             loss = None
             break
         progress.begin("Measuring what quantisation cost")
-        view = manifest.for_engine(CPU_ENGINE)
+        view = manifest.for_engine(GraphForm.CPU)
         loss = measure(Pipeline.of(Bundle(folder, view), OnnxRuntimeBackend(folder, view)), calibrated.reference)
         if loss.within(budget) or keep_float != AUTO or not rounds_left:
             break

@@ -25,8 +25,7 @@ from gar_edge.models.replay import replay
 from gar_edge.models.vision import ByteEncoder
 from gar_edge.models.weights import TOKEN_TABLE, build_module, decoder_recipes, encoder_recipes, load_parameters
 from gar_edge.runtime.bundle.bundle import Bundle
-from gar_edge.runtime.bundle.manifest import Manifest
-from gar_edge.runtime.engines.choice import COMPAT_ENGINE, CPU_ENGINE
+from gar_edge.runtime.bundle.manifest import GraphForm, Manifest
 from gar_edge.runtime.engines.onnxruntime.processor import OnnxRuntimeBackend
 from gar_edge.runtime.errors import GarError
 from gar_edge.runtime.gar import Gar
@@ -95,7 +94,7 @@ def validate(
     progress.begin("Validating: graph inputs and outputs")
     broken = broken_contract(checkpoint.config, manifest, folder)
     checks = [Check("contract", broken is None, broken or "inputs and outputs as specified")]
-    compat = COMPAT_ENGINE in manifest.engine_graphs
+    compat = GraphForm.COMPAT in manifest.engine_graphs
     if loss is not None:
         checks += _quantised(loss, judged)
         if not compat:
@@ -108,7 +107,7 @@ def validate(
     model = TorchModel(checkpoint)
     with torch.inference_mode():
         if loss is None:
-            checks += _float(model, Bundle(folder, manifest.for_engine(CPU_ENGINE)), precision, progress)
+            checks += _float(model, Bundle(folder, manifest.for_engine(GraphForm.CPU)), precision, progress)
         if compat:
             progress.begin("Validating: compat decoder")
             checks.append(_compat(model, Bundle(folder, manifest), precision))
@@ -193,12 +192,12 @@ def _decoder(model: TorchModel, gar: Gar, precision: Precision) -> Check:
 
 def _compat(model: TorchModel, bundle: Bundle, precision: Precision) -> Check:
     """Against torch; where both are quantised, against the form for CPUs: the same numbers, rounded elsewhere."""
-    graph = _decoder_for(bundle, COMPAT_ENGINE)
+    graph = _decoder_for(bundle, GraphForm.COMPAT)
     embeds = _random_embeds(bundle, graph.dtype)
     found = _logits(graph, embeds)
     del graph  # makes room for what it is compared with
     if precision.quantised:
-        return compare(COMPAT, found, _logits(_decoder_for(bundle, CPU_ENGINE), embeds), precision)
+        return compare(COMPAT, found, _logits(_decoder_for(bundle, GraphForm.CPU), embeds), precision)
     return compare(COMPAT, found, _torch_logits(model, embeds), precision)
 
 

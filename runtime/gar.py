@@ -8,10 +8,10 @@ import weakref
 from pathlib import Path
 
 from gar_edge.runtime.bundle.bundle import Bundle
+from gar_edge.runtime.bundle.shipped import usual_bundle
 from gar_edge.runtime.engines.build_progress import Watch
 from gar_edge.runtime.engines.choice import open_backend
-from gar_edge.runtime.errors import GarBundleError, GarPromptError
-from gar_edge.runtime.files.paths import last_bundle
+from gar_edge.runtime.errors import GarPromptError
 from gar_edge.runtime.generate.kept import KeptWork
 from gar_edge.runtime.generate.pipeline import Pipeline
 from gar_edge.runtime.generate.request import Picture
@@ -54,7 +54,7 @@ class Gar:
         queue: int = QUEUE,
         watch: Watch = lambda step: None,
     ) -> Gar:
-        """Load a bundle folder made by gar-export; None takes the one exported last.
+        """Load a bundle folder made by gar-export; None takes the one exported last, or else gar-nano.
 
         backend: "auto", "onnxruntime", "cuda" (ONNX Runtime on a GPU), "tensorrt" or "tensorrt_rtx"; "auto" takes
         TensorRT, else "cuda", where a GPU, the library and the bundle allow it, else "onnxruntime".
@@ -68,9 +68,7 @@ class Gar:
         raising.
         Raises `GarBundleError` for a damaged or missing bundle, `GarBackendError` for an engine that is not there.
         """
-        folder = bundle if bundle is not None else last_bundle()
-        if folder is None:
-            raise GarBundleError("no bundle has been exported yet; make one with gar-export, or name one with --model")
+        folder = bundle if bundle is not None else usual_bundle()
         opened, engine = open_backend(Bundle.open(folder), name=backend, decoder=decoder, threads=threads, watch=watch)
         return cls(Pipeline.of(opened, engine), cache_bytes=cache_bytes, batch=batch, queue=queue)
 

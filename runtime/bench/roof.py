@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from gar_edge.runtime.engines.onnxruntime.session import import_onnxruntime
 from gar_edge.runtime.files.onnx_file import varint
 
 BYTES = 256 << 20  # of each array that is read or copied: far beyond any cache
@@ -74,8 +75,7 @@ def _best(work: Callable[[], object]) -> float:
 
 def _product(dtype: np.dtype[np.generic], threads: int) -> Callable[[], object]:
     """ONNX Runtime's own product of activations and constant weights, as the graphs use it."""
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     random = np.random.default_rng(0)

@@ -39,7 +39,7 @@ class Bundle:
     @cached_property
     def tokenizer(self) -> Tokenizer:
         try:
-            return Tokenizer.from_file(str(self.folder / self.manifest.tokenizer))
+            return Tokenizer.from_str((self.folder / self.manifest.tokenizer).read_text(encoding="utf-8"))
         except Exception as error:  # the tokenizers library raises bare Exception
             raise GarBundleError(f"{self.folder / self.manifest.tokenizer}: not a tokenizer ({error})") from None
 

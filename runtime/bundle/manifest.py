@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-import types
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from enum import Enum
+from typing import Any
+
+from gar_edge.runtime.files.validated import validated
 
 SCHEMA = 4
 FILE = "gar.json"
+
+
+class GraphForm(str, Enum):
+    """Other forms of the graphs that a bundle may have, by what takes them (`engine_graphs`).
+
+    CPU: float32 and uint8 activations, for a quantised bundle on processors. COMPAT: for engines that know no newer
+    operator than opset 20's.
+    """
+
+    CPU = "cpu"
+    COMPAT = "compat"
+
+    def __str__(self) -> str:
+        return self.value
 
 
 @dataclass(frozen=True)
@@ -155,7 +170,7 @@ class Manifest:
     engine_graphs: Mapping[str, Mapping[str, Graph]] = field(default_factory=dict)
 
     def for_engine(self, engine: str) -> Manifest:
-        """The manifest as one kind of engine ("cpu") should see it: with its own form of a graph where there is one."""
+        """The manifest as one kind of engine (a `GraphForm`) should see it: with its own form of a graph, if any."""
         return dataclasses.replace(self, graphs={**self.graphs, **self.engine_graphs.get(engine, {})})
 
     def to_json(self) -> dict[str, Any]:
@@ -164,53 +179,4 @@ class Manifest:
     @classmethod
     def from_json(cls, value: Any) -> Manifest:
         """Build from parsed JSON; ValueError names the field that is missing or of a wrong type."""
-        return build(cls, value, FILE)
-
-
-T = TypeVar("T")
-
-
-def build(kind: type[T], value: Any, where: str) -> T:
-    """A dataclass from a JSON object, checked field by field; unknown fields are ignored."""
-    if not isinstance(value, dict):
-        raise ValueError(f"{where}: expected an object, found {type(value).__name__}")
-    hints = typing.get_type_hints(kind)
-    arguments: dict[str, Any] = {}
-    for entry in dataclasses.fields(kind):  # type: ignore[arg-type]
-        if entry.name in value:
-            arguments[entry.name] = _convert(hints[entry.name], value[entry.name], f"{where}.{entry.name}")
-        elif entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING:
-            raise ValueError(f"{where}: no field {entry.name!r}")
-    return kind(**arguments)
-
-
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    """A JSON value as what a field's annotation says; ValueError where it is something else."""
-    if hint is Any:
-        return value
-    if dataclasses.is_dataclass(hint):
-        return build(typing.cast("type[Any]", hint), value, where)
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin is types.UnionType:
-        kinds = [types.NoneType if kind is None else kind for kind in args]
-        if isinstance(value, tuple(kind for kind in kinds if isinstance(kind, type))):
-            return value
-        (hint,) = (kind for kind in kinds if kind is not types.NoneType) if len(kinds) == 2 else (kinds[0],)
-        return _convert(hint, value, where)
-    if origin is tuple:
-        return tuple(_convert(args[0], item, f"{where}[{i}]") for i, item in enumerate(_expect(list, value, where)))
-    if origin is not None:  # Mapping[str, X]
-        entries: dict[str, Any] = _expect(dict, value, where)
-        return {key: _convert(args[1], item, f"{where}.{key}") for key, item in entries.items()}
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    return _expect(hint, value, where)
-
-
-def _expect(kind: type, value: Any, where: str) -> Any:
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise ValueError(f"{where}: expected {_JSON.get(kind, kind.__name__)}, found {type(value).__name__}")
-    return value
-
-
-_JSON: Mapping[type, str] = {list: "a list", dict: "an object"}
+        return validated(cls, value, FILE)

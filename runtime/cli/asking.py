@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import threading
 from collections.abc import Mapping
@@ -14,11 +13,13 @@ import typer
 from gar_edge.runtime.cli.interactive import Session
 from gar_edge.runtime.cli.loading import EngineSettings
 from gar_edge.runtime.cli.region_options import RegionArguments, cut_out, read_arguments
+from gar_edge.runtime.cli.streams import to_json
 from gar_edge.runtime.errors import GarPromptError
 from gar_edge.runtime.generate.answer import Answer
 from gar_edge.runtime.generate.options import Options
 from gar_edge.runtime.generate.stream import AnswerStream
 from gar_edge.runtime.images.loading import load_image
+from gar_edge.runtime.regions.extent import pixel_box
 from gar_edge.runtime.regions.find import Segmenter
 from gar_edge.runtime.regions.overlay import check_writable, draw_overlay
 from gar_edge.runtime.regions.rle import Mask
@@ -47,7 +48,9 @@ class Output:
     def show(self, scene: Scene, question: str | None, masks: Mapping[int, Mask], stream: AnswerStream) -> None:
         """Print the answer while it is made, and draw it."""
         if self.as_json:
-            print(json.dumps(stream.finish().to_json(), ensure_ascii=False), flush=True)
+            boxes = {number: pixel_box(mask) for number, mask in masks.items()}
+            understood = {"regions": len(boxes), "boxes": boxes}
+            print(to_json(stream.finish().to_json() | understood, sys.stdout), flush=True)
         else:
             for piece in stream:
                 sys.stdout.write(piece)

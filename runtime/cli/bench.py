@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gar_edge.runtime.cli.terminal import fail, run_app
-from gar_edge.runtime.engines.names import BackendName
-from gar_edge.runtime.errors import GarBundleError
+from gar_edge.runtime.engines.names import BackendName, DecoderName
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,8 +30,8 @@ FLAT = 0.01  # memory may grow by so much in a soak
 def bench(
     model: Annotated[
         list[Path] | None,
-        typer.Option("-m", "--model", help="Bundle folder; several are timed in turn. Default: the one exported last.",
-                     show_default=False),
+        typer.Option("-m", "--model", help="Bundle folder; several are timed in turn. Default: the one exported last, "
+                     "or else gar-nano.", show_default=False),
     ] = None,
     tiles: Annotated[int, typer.Option(min=1, help="Tiles of the picture, beside the thumbnail.")] = 4,
     regions: Annotated[
@@ -62,15 +61,12 @@ def bench(
 
     from gar_edge.runtime.bench.report import to_json
     from gar_edge.runtime.bench.stages import Contestant, Setting
+    from gar_edge.runtime.bundle.shipped import usual_bundle
     from gar_edge.runtime.cli.engine_progress import TerminalWatch
-    from gar_edge.runtime.files.paths import last_bundle
 
-    last = last_bundle()
-    folders = model or ([last] if last is not None else [])
-    if not folders:
-        raise GarBundleError("no bundle has been exported yet; make one with gar-export, or name one with --model")
+    folders = model or [usual_bundle()]
     counts = tuple(dict.fromkeys(regions or [1]))
-    setting = Setting(tiles, counts, new_tokens, backend.value, "compat" if compat else "standard", threads)
+    setting = Setting(tiles, counts, new_tokens, backend.value, DecoderName.of(compat).value, threads)
     console = Console(stderr=True)
     with TerminalWatch(sys.stderr) as watch:
         contestants = [Contestant(folder, setting, watch) for folder in folders]

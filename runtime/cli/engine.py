@@ -16,8 +16,8 @@ from gar_edge.runtime.engines.tensorrt.installed import RTX, TENSORRT, Library, 
 from gar_edge.runtime.errors import GarBackendError
 
 if TYPE_CHECKING:
-    from gar_edge.runtime.engines.tensorrt.engines import Engine
-    from gar_edge.runtime.engines.tensorrt.store import Record
+    from gar_edge.runtime.engines.tensorrt.engines import BuiltEngine
+    from gar_edge.runtime.engines.tensorrt.store import EngineRecord
 
 app = typer.Typer(
     add_completion=False,
@@ -152,7 +152,7 @@ def _installed() -> Library:
             raise missing from None
 
 
-def _misfit(record: Record, manifest: Any) -> str | None:
+def _misfit(record: EngineRecord, manifest: Any) -> str | None:
     from gar_edge.runtime.engines.cuda.api import Cuda
     from gar_edge.runtime.engines.tensorrt.engines import here
     from gar_edge.runtime.engines.tensorrt.store import misfit
@@ -164,11 +164,11 @@ def _misfit(record: Record, manifest: Any) -> str | None:
     return misfit(record, manifest, machine)
 
 
-def _shown(engine: Engine) -> dict[str, Any]:
+def _shown(engine: BuiltEngine) -> dict[str, Any]:
     return _described(engine.record) | {"file": str(engine.file), "built": engine.built}
 
 
-def _described(record: Record) -> dict[str, Any]:
+def _described(record: EngineRecord) -> dict[str, Any]:
     return {"key": record.recipe.key(), **dataclasses.asdict(record)}
 
 

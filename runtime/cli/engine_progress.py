@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from gar_edge.runtime.engines.build_progress import BuildStep
-from gar_edge.runtime.engines.tensorrt.store import Record
+from gar_edge.runtime.engines.tensorrt.store import EngineRecord
 
 
 class TerminalWatch:
@@ -54,7 +54,7 @@ class TerminalWatch:
             self._bars.stop_task(self._task)
 
 
-def print_records(records: Sequence[Record], misfits: Mapping[str, str | None]) -> None:
+def print_records(records: Sequence[EngineRecord], misfits: Mapping[str, str | None]) -> None:
     """Engines, a line each, on stdout; `misfits` says by key why one cannot be used here."""
     console = Console(highlight=False)
     if not records:
@@ -69,13 +69,13 @@ def print_records(records: Sequence[Record], misfits: Mapping[str, str | None]) 
         )
 
 
-def _what(record: Record) -> str:
+def _what(record: EngineRecord) -> str:
     """The graph and, where there are several, its form."""
     form = record.recipe.replay
     return record.recipe.graph if form is None else f"{record.recipe.graph} ({form})"
 
 
-def _sizes(record: Record) -> str:
+def _sizes(record: EngineRecord) -> str:
     """The fixed sizes and the largest of those that vary."""
     plan = record.recipe.plan
     most: dict[str, int] = dict(plan.fixed)

@@ -6,15 +6,16 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from gar_edge.runtime.bundle.shipped import NANO
 from gar_edge.runtime.cli.engine_progress import TerminalWatch
-from gar_edge.runtime.cli.first_run import ABOUT_NANO, NANO, export_nano
-from gar_edge.runtime.files.paths import last_bundle
+from gar_edge.runtime.cli.first_run import ABOUT_NANO
+from gar_edge.runtime.engines.names import DecoderName
 from gar_edge.runtime.gar import Gar
 
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """The bundle (None: the one exported last) and the engine that runs it."""
+    """The bundle (None: the one exported last, or else gar-nano) and the engine that runs it."""
 
     model: Path | None
     backend: str
@@ -22,16 +23,13 @@ class EngineSettings:
     threads: int
 
     def load(self) -> Gar:
-        """The model; gar-nano is exported first where nothing has been."""
-        if self.model is None and last_bundle() is None:
-            print("No bundle has been exported yet: exporting gar-nano once.", file=sys.stderr)
-            export_nano()
+        """The model; where none is named and it is gar-nano, what that is."""
         with TerminalWatch(sys.stderr) as watch:
             gar = Gar.load(
                 self.model,
                 backend=self.backend,
                 threads=self.threads,
-                decoder="compat" if self.compat else "standard",
+                decoder=DecoderName.of(self.compat).value,
                 watch=watch,
             )
         if self.model is None and gar.manifest.source.name == NANO:

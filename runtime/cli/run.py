@@ -233,7 +233,7 @@ def run(
         typer.Option(
             "-m",
             "--model",
-            help="Bundle folder. Default: the one exported last.",
+            help="Bundle folder. Default: the one exported last, or else gar-nano.",
             show_default=False,
             rich_help_panel=ENGINE,
         ),
@@ -267,6 +267,7 @@ def run(
     from gar_edge.runtime.cli.loading import EngineSettings
     from gar_edge.runtime.cli.region_options import RegionArguments, choose_segmenter
     from gar_edge.runtime.cli.watching import FrameChoice, watch_video
+    from gar_edge.runtime.files.addresses import local_file
     from gar_edge.runtime.generate.options import Options
     from gar_edge.runtime.jobs.job import JobSettings
     from gar_edge.runtime.video.capture import names_video
@@ -295,6 +296,7 @@ def run(
         return
     if image is None:
         raise typer.BadParameter("no picture given", param_hint="IMAGE")
+    image = local_file(image)
     if not given:
         raise typer.BadParameter("no region given: mark one with --mask, --box, --point, --scribble or --regions")
     segment = choose_segmenter(box_as_mask, sam_encoder, sam_decoder, threads)

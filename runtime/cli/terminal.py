@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import warnings
@@ -10,7 +11,9 @@ from typing import Any, NoReturn, TextIO
 
 import typer
 
+from gar_edge.runtime.cli.streams import drop, mend_streams
 from gar_edge.runtime.errors import GarError
+from gar_edge.runtime.files.addresses import shown
 
 FAILED, USAGE = 1, 2  # exit codes; 0 is success
 
@@ -24,13 +27,16 @@ class Interrupted(BaseException):
 
 def run_app(app: typer.Typer) -> None:
     """Run a command line: every error is one line on stderr; exit code 2 for usage, 1 for the rest."""
+    mend_streams()
     warnings.simplefilter("always", UserWarning)
     warnings.showwarning = _show_warning
     # Not KeyboardInterrupt, which typer would answer itself, and SIGTERM must unwind as well: half-written files.
     signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        sys.exit(app(standalone_mode=False))
+        code = app(standalone_mode=False)
+        sys.stdout.flush()
+        sys.exit(code)
     except _USAGE_ERROR as error:
         fail(f"{error.format_message()} (--help shows the options)", USAGE)
     except GarError as error:
@@ -38,15 +44,20 @@ def run_app(app: typer.Typer) -> None:
     except Interrupted:
         fail("interrupted")
     except BrokenPipeError:
-        sys.stdout = sys.stderr = None  # whoever read our output has left; Python must not complain at exit
+        drop("stdout", "stderr")  # whoever read our output has left
         sys.exit(FAILED)
     except OSError as error:
-        fail(str(error))
+        where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""
+        drop("stdout")  # which may be what failed
+        fail(f"{where}{error.strerror or error}")
 
 
 def fail(message: str, code: int = FAILED) -> NoReturn:
     """Print one error line and leave."""
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    try:
+        print(f"error: {shown(' '.join(message.split()))}", file=sys.stderr, flush=True)
+    except OSError:
+        drop("stderr")
     sys.exit(code)
 
 
@@ -62,4 +73,4 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    print(f"warning: {message}", file=sys.stderr)
+    print(f"warning: {shown(str(message))}", file=sys.stderr)

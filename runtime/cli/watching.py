@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import os
 import sys
@@ -13,17 +12,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import typer
 
 from gar_edge.runtime.cli.asking import Asking
 from gar_edge.runtime.cli.loading import EngineSettings
 from gar_edge.runtime.cli.region_options import Regions, cut_out, read_arguments
+from gar_edge.runtime.cli.streams import to_json
 from gar_edge.runtime.cli.terminal import Interrupted
 from gar_edge.runtime.errors import GarError, GarPromptError
 from gar_edge.runtime.gar import Gar
 from gar_edge.runtime.generate.answer import Answer
 from gar_edge.runtime.live import Frame, LiveAnswers
+from gar_edge.runtime.regions.extent import pixel_box
 from gar_edge.runtime.regions.rle import Mask
 from gar_edge.runtime.video.capture import Video, VideoFrame, is_live
 from gar_edge.runtime.video.following import Follower
@@ -73,7 +73,7 @@ class Lines:
         """What was said about the frame's regions."""
         self.answered += 1
         fields = {
-            "boxes": {number: _box(mask) for number, mask in masks.items()},
+            "boxes": {number: pixel_box(mask) for number, mask in masks.items()},
             "text": answer.text,
             "finish_reason": answer.finish_reason,
             "milliseconds": round(answer.timings_ms.total, 3),
@@ -86,7 +86,7 @@ class Lines:
 
     def _print(self, frame: VideoFrame, fields: dict[str, Any], text: str) -> None:
         about = {"frame": frame.number, "time": round(frame.seconds, 3)}
-        line = json.dumps(about | fields, ensure_ascii=False) if self._as_json else f"{frame.seconds:8.2f} s  {text}"
+        line = to_json(about | fields, sys.stdout) if self._as_json else f"{frame.seconds:8.2f} s  {text}"
         sys.stdout.write(f"{line}\n")  # in one piece: the answering thread writes, too
         sys.stdout.flush()
 
@@ -175,12 +175,6 @@ def _apart(regions: Regions) -> tuple[Regions, dict[int | None, FrameMasks]]:
 
 def _numbered(regions: Mapping[int | None, T], unnamed: int) -> dict[int, T]:
     return {unnamed if number is None else number: region for number, region in regions.items()}
-
-
-def _box(mask: Mask) -> list[int]:
-    """left, upper, right, lower in pixels, as --box takes them."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return [int(at) for at in (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)]
 
 
 def _silence_opencv() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 
 from gar_edge.runtime.bundle.bundle import Bundle
+from gar_edge.runtime.bundle.manifest import GraphForm
 from gar_edge.runtime.engines.build_progress import Watch
 from gar_edge.runtime.engines.gpu import nvidia_gpu_is_visible
 from gar_edge.runtime.engines.names import BackendName, DecoderName
@@ -14,9 +15,6 @@ from gar_edge.runtime.engines.protocol import Backend
 from gar_edge.runtime.engines.tensorrt.opening import open_tensorrt
 from gar_edge.runtime.errors import GarBackendError, GarBundleError
 
-# Forms of the graphs, in bundles that have them.
-CPU_ENGINE = "cpu"
-COMPAT_ENGINE = "compat"  # knows no newer operator than opset 20's
 _TENSORRTS = (BackendName.TENSORRT, BackendName.TENSORRT_RTX)
 
 
@@ -56,17 +54,17 @@ def _open(bundle: Bundle, chosen: BackendName, build_anew: bool, threads: int, w
         return open_tensorrt(bundle, chosen.value, build_anew, watch)
     if chosen is BackendName.CUDA:  # a quantised bundle's main form: float16, as a GPU takes it
         return bundle, CudaProviderBackend(bundle.folder, bundle.manifest)
-    return _on_processor(bundle.for_engine(CPU_ENGINE), threads)
+    return _on_processor(bundle.for_engine(GraphForm.CPU), threads)
 
 
 def _open_compat(bundle: Bundle, chosen: BackendName, threads: int) -> tuple[Bundle, Backend]:
-    if COMPAT_ENGINE not in bundle.manifest.engine_graphs:
+    if GraphForm.COMPAT not in bundle.manifest.engine_graphs:
         raise GarBundleError(f"{bundle.folder}: has no compat decoder; export it again with --compat (not --int4)")
     if chosen in _TENSORRTS:
         raise GarBackendError(
             f"the {chosen.value} back end chooses the decoder by its version; ask for compat with onnxruntime or cuda"
         )
-    opened = bundle.for_engine(COMPAT_ENGINE)
+    opened = bundle.for_engine(GraphForm.COMPAT)
     if chosen is BackendName.CUDA:
         return opened, CudaProviderBackend(opened.folder, opened.manifest)
     return _on_processor(opened, threads)

@@ -29,3 +29,8 @@ class DecoderName(str, Enum):
 
     STANDARD = "standard"
     COMPAT = "compat"
+
+    @classmethod
+    def of(cls, compat: bool) -> "DecoderName":
+        """The one that the option --compat means."""
+        return cls.COMPAT if compat else cls.STANDARD

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from gar_edge.runtime.files.atomic import write_whole
 from gar_edge.runtime.files.paths import home
 
 
@@ -15,7 +17,7 @@ class KnownDigests:
     """Digests computed before, each with the state of its file, in the per-user directory."""
 
     def __init__(self, folder: Path) -> None:
-        key = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+        key = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
         self._path = home() / "verified" / f"{key}.json"
         self._changed = False
         try:
@@ -40,13 +42,8 @@ class KnownDigests:
     def save(self) -> None:
         if not self._changed:
             return
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            scratch = self._path.with_suffix(f".{os.getpid()}")
-            scratch.write_text(json.dumps(self._entries), encoding="utf-8")
-            scratch.replace(self._path)
-        except OSError:
-            return  # a read-only home only costs the next opening some time
+        with suppress(OSError):  # a read-only home only costs the next opening some time
+            write_whole(self._path, json.dumps(self._entries).encode())
 
 
 def _state(status: os.stat_result) -> list[int]:

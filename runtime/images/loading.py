@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from gar_edge.runtime.errors import GarError, GarImageError, GarMaskError
+from gar_edge.runtime.files.addresses import local_file, not_a_file, shown
 
 ImageLike = str | Path | Image.Image | NDArray[np.generic]
 MaskLike = ImageLike
@@ -105,6 +106,10 @@ def mask_box(mask: NDArray[np.bool_]) -> Extent:
 def _decoded(source: str | Path | Image.Image, error: type[GarError], what: str) -> Image.Image:
     """The decoded Pillow image, upright, with its file's format; or the error that says why not."""
     name = _name(source, what)
+    if isinstance(source, (str, Path)):
+        if (remedy := not_a_file(str(source))) is not None:
+            raise error(f"{name}: {remedy}")
+        source = Path(local_file(str(source)))
     try:
         with _DECODING, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what Pillow remarks on odd files either hurts, and is raised, or does not
@@ -124,7 +129,7 @@ def _decoded(source: str | Path | Image.Image, error: type[GarError], what: str)
     except UnidentifiedImageError:
         raise error(f"{name}: not an image that can be read (PNG, JPEG, WebP, … are)") from None
     except Exception as problem:  # Pillow's decoders raise whatever comes to them where a file is damaged
-        reason = " ".join(str(problem).split()) or type(problem).__name__
+        reason = shown(" ".join(str(problem).split())) or type(problem).__name__
         raise error(f"{name}: damaged or unreadable {what} ({reason})") from None
 
 
@@ -143,7 +148,7 @@ def _two_valued(array: NDArray[np.generic]) -> bool:
 
 def _name(source: ImageLike, what: str) -> str:
     """What an error calls the picture: its path where it has one."""
-    return str(source) if isinstance(source, (str, Path)) else what
+    return shown(str(source)) if isinstance(source, (str, Path)) else what
 
 
 def _rgb(picture: Image.Image, name: str) -> NDArray[np.uint8]:

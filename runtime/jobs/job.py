@@ -1,8 +1,9 @@
 """Many questions in one run: `gar-run --jobs FILE --jsonl FILE`.
 
 A job is `{"image": …, "question": …, "regions": …}`: the picture named relative to the jobs' file, the question left
-out to have the region described, the regions in the form of `regions.files` (or run lengths under `mask_rles`). `id`
-names it, if given. Its key is its id, or its place in the file, with a digest of what it asks: altered, it is another.
+out to have the region described, with `choices` if it has any (see `jobs.question`), the regions in the form of
+`regions.files` (or run lengths under `mask_rles`). `id` names it, if given. Its key is its id, or its place in the
+file, with a digest of what it asks: altered, it is another.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gar_edge.runtime.errors import GarPromptError
+from gar_edge.runtime.files.addresses import shown
 from gar_edge.runtime.files.fields import Field, read_json
 from gar_edge.runtime.generate.options import Options
 from gar_edge.runtime.regions.find import Segmenter
@@ -79,6 +81,8 @@ def _job(place: int, field: Field) -> Job:
     what: dict[str, Any] = {"index": place}
     if isinstance(field.value, dict):
         what |= {name: field.value[name] for name in ("id", "image", "question") if field.value.get(name) is not None}
+        if isinstance(what.get("image"), str):
+            what["image"] = shown(what["image"])
     return Job(_key(what.get("id", place), field.value), what, field)
 
 

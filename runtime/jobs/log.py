@@ -2,12 +2,16 @@
 
 A line goes out in one write at the file's end and is waited for (fsync) before the next job begins. A kill can thus
 leave at most the beginning of one line, the last, which the next run cuts off. One run at a time holds the file.
+
+A pipe or device (`/dev/stdout`) is written through: it keeps nothing that another run could go on from.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import warnings
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,14 +26,18 @@ class JobLog:
     """A context manager; `done` are the keys of the lines that are there, `model` the one that wrote them."""
 
     def __init__(self, path: Path) -> None:
-        """`GarPromptError` for a file that holds anything but such lines, and for one that another run holds."""
+        """`GarPromptError` for a file that holds anything but such lines, one that another run holds, and a pipe that
+        nobody reads. `OSError` where it cannot be opened.
+        """
         self._path = path
         self.done: dict[str, bool] = {}  # key -> whether it was answered
         self.model: str | None = None
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o644)
+        self._kept = not path.exists() or path.is_file() or path.is_dir()
+        self._file = self._open()
         try:
-            self._lock()
-            self._resume()
+            if self._kept:
+                self._lock()
+                self._resume()
         except BaseException:
             os.close(self._file)
             raise
@@ -46,10 +54,28 @@ class JobLog:
         """Add a job's line; it is on the disk when this returns. `OSError` where the disk is full or gone."""
         text = json.dumps({KEY: key, **fields}, ensure_ascii=False) + "\n"
         line = memoryview(text.encode("utf-8", "backslashreplace"))  # half a surrogate pair stays JSON's escape
-        while line:
-            line = line[os.write(self._file, line) :]
-        os.fsync(self._file)
+        try:
+            while line:
+                line = line[os.write(self._file, line) :]
+            if self._kept:
+                os.fsync(self._file)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self._path)) from None
         self.done[key] = "error" not in fields
+
+    def _open(self) -> int:
+        if self._kept:
+            return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o644)
+        try:
+            file = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK)  # else a pipe without a reader is waited for
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            raise GarPromptError(f"{self._path}: nobody reads from it; start the reader first") from None
+        os.set_blocking(file, True)
+        return file
 
     def _lock(self) -> None:
         try:
@@ -58,8 +84,13 @@ class JobLog:
             return
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise GarPromptError(f"{self._path}: another run is writing to it; wait for that, or end it") from None
+        except OSError as error:
+            warnings.warn(
+                f"{self._path}: its file system has no locks ({error.strerror}); see that no other run writes to it",
+                stacklevel=3,
+            )
 
     def _resume(self) -> None:
         """Read the lines that are there, and cut off the beginning of one that a kill left behind."""

@@ -7,9 +7,11 @@ from collections import OrderedDict
 from concurrent.futures import Future
 
 from gar_edge.runtime.errors import GarError
+from gar_edge.runtime.files.addresses import beside
 from gar_edge.runtime.gar import Gar
 from gar_edge.runtime.generate.side_by_side import Asked
 from gar_edge.runtime.jobs.job import Job, JobSettings
+from gar_edge.runtime.jobs.question import read_question
 from gar_edge.runtime.regions.files import entry_regions
 from gar_edge.runtime.regions.find import find_mask
 from gar_edge.runtime.scene import Scene
@@ -30,8 +32,7 @@ class Preparation:
         """`GarError` for a job that cannot be asked."""
         if isinstance(job.field, GarError):
             raise job.field
-        question = job.field["question"]
-        asked = None if question.value in (None, "") else question.text()
+        asked = read_question(job.field)
         scene = self._scene(job.field["image"].text())
         settings = self._settings
         masks = {
@@ -53,7 +54,9 @@ class Preparation:
                 self._scenes.popitem(last=False)
         if opening:
             try:
-                found.set_result(self._gar.open(self._settings.folder / name, max_tiles=self._settings.max_tiles))
+                found.set_result(
+                    self._gar.open(beside(self._settings.folder, name), max_tiles=self._settings.max_tiles)
+                )
             except BaseException as error:
                 found.set_exception(error)
         return found.result()

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gar_edge.runtime.errors import GarImageError, GarMaskError, GarPromptError
+from gar_edge.runtime.files.addresses import shown
 from gar_edge.runtime.gar import Gar
 from gar_edge.runtime.generate.side_by_side import Asked, answer_side_by_side
 from gar_edge.runtime.jobs.job import Job, JobSettings
@@ -60,7 +61,7 @@ def run_jobs(
             try:
                 request = ready.result()
             except _OWN_FAULT as error:
-                finish(job, {"error": str(error)})
+                finish(job, {"error": shown(str(error))})
             else:
                 asked.append(job)
                 yield request

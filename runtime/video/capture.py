@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gar_edge.runtime.errors import GarImageError
+from gar_edge.runtime.files.addresses import is_web_picture, local_file, shown
+from gar_edge.runtime.files.utf8 import is_utf8, utf8_name
 
 SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"})
 FRAMES_PROMISED = 0.9  # of those that a file announces: some formats say only how long they are, a guess at frames
@@ -34,12 +36,12 @@ def is_camera(source: str) -> bool:
 
 def is_live(source: str) -> bool:
     """Whether frames come at their own pace: from a camera, or from an address such as rtsp://…"""
-    return is_camera(source) or "://" in source
+    return is_camera(source) or "://" in local_file(source)
 
 
 def names_video(source: str) -> bool:
     """Whether this is called like a video rather than a picture."""
-    return is_live(source) or Path(source).suffix.lower() in SUFFIXES
+    return (is_live(source) and not is_web_picture(source)) or Path(source).suffix.lower() in SUFFIXES
 
 
 class Video:
@@ -52,17 +54,24 @@ class Video:
         """`GarImageError` where it cannot be opened."""
         import cv2
 
-        self.source = source
+        self.source = shown(source)  # for messages: an address may hold a password
         self.live = is_live(source)
         self._realtime = realtime and not self.live
+        source = local_file(source)
         if not self.live and not Path(source).is_file():
-            raise GarImageError(f"{source}: no such video file")
-        self._capture = cv2.VideoCapture(int(source) if source.isdecimal() and self.live else source)
+            raise GarImageError(f"{self.source}: no such video file")
+        if self.live:
+            if not is_utf8(source):  # OpenCV crashes on it
+                raise GarImageError(f"{self.source}: not an address in UTF-8; percent-encode it")
+            self._capture = cv2.VideoCapture(int(source) if source.isdecimal() else source)
+        else:
+            with utf8_name(Path(source)) as named:
+                self._capture = cv2.VideoCapture(str(named))
         if not self._capture.isOpened():
             raise GarImageError(
                 f"camera {source}: cannot be opened; is it there, and free?"
                 if is_camera(source)
-                else f"{source}: not a video that can be decoded"
+                else f"{self.source}: not a video that can be decoded"
             )
         self._announced = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self._pace = self._capture.get(cv2.CAP_PROP_FPS) or 30.0

@@ -115,6 +115,9 @@ class FakeOnnxRuntime(ModuleType):
         self.failure: str | None = None
         self.options: list[dict[str, str]] = []
 
+    def disable_telemetry_events(self) -> None:
+        pass
+
     def get_available_providers(self) -> list[str]:
         return self.providers
 

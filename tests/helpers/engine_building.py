@@ -11,7 +11,7 @@ from fakes.gpu import FakeGpu
 from gar_edge.runtime.bundle.bundle import Bundle
 from gar_edge.runtime.cli import engine as cli
 from gar_edge.runtime.engines.cuda.api import Cuda
-from gar_edge.runtime.engines.tensorrt.engines import Engine, build_engines, here
+from gar_edge.runtime.engines.tensorrt.engines import BuiltEngine, build_engines, here
 from gar_edge.runtime.engines.tensorrt.installed import load_library
 from gar_edge.runtime.engines.tensorrt.plan import Limits
 from gar_edge.runtime.engines.tensorrt.roi_replay import Replay
@@ -19,14 +19,14 @@ from gar_edge.runtime.engines.tensorrt.roi_replay import Replay
 PORTABLE = Replay()
 
 
-def build(folder: Path, replay: Replay = PORTABLE, rebuild: bool = False, **limits: int) -> list[Engine]:
+def build(folder: Path, replay: Replay = PORTABLE, rebuild: bool = False, **limits: int) -> list[BuiltEngine]:
     """A bundle's engines by TensorRT, for this machine."""
     bundle, library, cuda = Bundle.open(folder), load_library("tensorrt"), Cuda.load()
     sizes = Limits.of(bundle.manifest, **limits)
     return build_engines(bundle, library, here(library, cuda), sizes, replay, rebuild, cuda, lambda _: None)
 
 
-def keys(engines: list[Engine]) -> dict[str, str]:
+def keys(engines: list[BuiltEngine]) -> dict[str, str]:
     return {engine.record.recipe.graph: engine.record.recipe.key() for engine in engines}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import socket
@@ -286,3 +287,14 @@ def test_a_hub_error_ends_the_command_with_one_line_and_code_1(
     assert output == ""
     (line,) = errors.splitlines()
     assert line.startswith(beginning)
+
+
+def test_the_hub_library_still_has_what_resuming_needs() -> None:
+    """Two functions that it does not document: a version that changes them should fail here, not on a robot."""
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import WeakFileLock
+
+    taken = inspect.signature(http_get).parameters
+    assert list(taken)[:2] == ["url", "temp_file"]
+    assert {"resume_size", "headers", "expected_size", "displayed_filename"} <= taken.keys()
+    assert callable(WeakFileLock)

@@ -55,3 +55,12 @@ def test_only_the_runtime_is_needed_to_answer(clean_python: Path, tiny_bundle: P
     command = clean_python.parent / "gar-run"
     arguments = ["photo.png", "--mask", "mask.png", "-m", str(tiny_bundle), "--max-new-tokens", "1", "--json"]
     subprocess.run([command, *arguments], check=True, cwd=tmp_path, env=environment)
+
+
+def test_the_first_command_answers_by_the_bundle_in_the_package(clean_python: Path, tmp_path: Path) -> None:
+    scene, mask = (ROOT / "examples" / name for name in ("scene_1.png", "scene_1_mask_0.png"))
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment["GAR_EDGE_HOME"] = str(tmp_path / "home")
+    command = [clean_python.parent / "gar-run", scene, "--mask", mask, "-q", "What colour is <Prompt0>?"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "pink"), done.stderr

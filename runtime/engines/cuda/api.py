@@ -6,6 +6,7 @@ import importlib
 from dataclasses import dataclass
 from typing import Any
 
+from gar_edge.runtime.engines.cuda.status import unpacked
 from gar_edge.runtime.engines.host_memory import available_memory
 from gar_edge.runtime.errors import GarBackendError
 
@@ -45,11 +46,12 @@ class Cuda:
 
     def call(self, name: str, *arguments: Any) -> Any:
         """Call a function of the runtime; its result without the status, which raises `GarBackendError`."""
-        status, *values = getattr(self.api, name)(*arguments)
-        if int(status) != 0:
+
+        def refusal(status: Any) -> CudaError:
             text = self.api.cudaGetErrorString(status)[1]
-            raise CudaError(f"{name} failed: {text.decode() if isinstance(text, bytes) else text}", int(status))
-        return values[0] if len(values) == 1 else tuple(values)
+            return CudaError(f"{name} failed: {text.decode() if isinstance(text, bytes) else text}", int(status))
+
+        return unpacked(getattr(self.api, name)(*arguments), refusal)
 
     def device(self) -> Device:
         """The GPU that everything runs on; `GarBackendError` where there is none."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from gar_edge.runtime.engines.cuda.status import unpacked
 from gar_edge.runtime.engines.roi_replay_plugin.kernel import SOURCE, SOURCES, Variant
 from gar_edge.runtime.errors import GarBackendError
 
@@ -74,11 +75,9 @@ class Nvrtc:
         self._checked(read(program, text))
         return bytes(text.rstrip(b"\0"))
 
-    def _checked(self, result: tuple[Any, ...]) -> Any:
-        status, *values = result
-        if status != self._nvrtc.nvrtcResult.NVRTC_SUCCESS:
-            raise GarBackendError(f"NVRTC failed on the replay kernel: {status.name}")
-        return values[0] if values else None
+    @staticmethod
+    def _checked(result: tuple[Any, ...]) -> Any:
+        return unpacked(result, lambda status: GarBackendError(f"NVRTC failed on the replay kernel: {status.name}"))
 
 
 @dataclass(frozen=True)

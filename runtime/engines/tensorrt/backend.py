@@ -11,7 +11,7 @@ from gar_edge.runtime.bundle.manifest import Manifest
 from gar_edge.runtime.engines.cuda.api import Cuda
 from gar_edge.runtime.engines.cuda.memory import OnDevice, Scratch
 from gar_edge.runtime.engines.protocol import Session
-from gar_edge.runtime.engines.tensorrt.engines import Engine
+from gar_edge.runtime.engines.tensorrt.engines import BuiltEngine
 from gar_edge.runtime.engines.tensorrt.installed import Library
 from gar_edge.runtime.engines.tensorrt.roi_replay import load_plugin
 from gar_edge.runtime.engines.tensorrt.runtime_cache import RuntimeCache
@@ -27,7 +27,7 @@ class TensorRtBackend(OnDevice):
         library: Library,
         cuda: Cuda,
         manifest: Manifest,
-        engines: Mapping[str, Engine],
+        engines: Mapping[str, BuiltEngine],
         kernels: RuntimeCache | None = None,
     ) -> None:
         """kernels: where TensorRT-RTX keeps what it compiles; the regular one has no such thing."""

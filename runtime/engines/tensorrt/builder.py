@@ -9,9 +9,10 @@ from typing import Any
 from gar_edge.runtime.bundle.manifest import Graph
 from gar_edge.runtime.engines.build_progress import Watch
 from gar_edge.runtime.engines.tensorrt.installed import Library
-from gar_edge.runtime.engines.tensorrt.plan import Plan, Profile
+from gar_edge.runtime.engines.tensorrt.plan import EnginePlan, Profile
 from gar_edge.runtime.engines.tensorrt.progress import BuildWatch, monitor
 from gar_edge.runtime.errors import GarBackendError, GarBundleError
+from gar_edge.runtime.files.atomic import write_whole
 from gar_edge.runtime.files.onnx_file import fix_dimensions, strip_functions
 
 
@@ -30,7 +31,7 @@ class Target:
 
 
 def build_engine(
-    library: Library, name: str, file: Path, graph: Graph, plan: Plan, plugin: bool, target: Target, watch: Watch
+    library: Library, name: str, file: Path, graph: Graph, plan: EnginePlan, plugin: bool, target: Target, watch: Watch
 ) -> Any:
     """Build one graph's engine; a buffer of bytes. `watch` hears of every step and may stop the build by raising.
 
@@ -60,7 +61,7 @@ def build_engine(
     return engine
 
 
-def _model(file: Path, plan: Plan, plugin: bool) -> bytes:
+def _model(file: Path, plan: EnginePlan, plugin: bool) -> bytes:
     """The graph's bytes as TensorRT shall see them; weights stay in the files beside it."""
     try:
         model = fix_dimensions(file.read_bytes(), plan.fixed)
@@ -113,6 +114,4 @@ def _write_timings(config: Any, path: Path) -> None:
     cache = config.get_timing_cache()
     if cache is None:
         return
-    scratch = path.with_name(f".{path.name}.partial")
-    scratch.write_bytes(cache.serialize())
-    scratch.replace(path)
+    write_whole(path, bytes(cache.serialize()))

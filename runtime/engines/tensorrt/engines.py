@@ -16,7 +16,7 @@ from gar_edge.runtime.engines.tensorrt.builder import Target, build_engine, comp
 from gar_edge.runtime.engines.tensorrt.installed import Library
 from gar_edge.runtime.engines.tensorrt.plan import Limits, plan_of
 from gar_edge.runtime.engines.tensorrt.roi_replay import Replay
-from gar_edge.runtime.engines.tensorrt.store import Machine, Recipe, Record, Store, misfit, writable
+from gar_edge.runtime.engines.tensorrt.store import EngineRecipe, EngineRecord, Machine, Store, misfit, writable
 from gar_edge.runtime.errors import GarBackendError
 
 REPLAY = "roi_replay"
@@ -26,10 +26,10 @@ _WORKSPACE_SHARE = 0.5  # of the free memory: weights and activations need the r
 
 
 @dataclass(frozen=True)
-class Engine:
+class BuiltEngine:
     """An engine that is there. built: by this call, and not before."""
 
-    record: Record
+    record: EngineRecord
     file: Path
     built: bool
 
@@ -74,7 +74,7 @@ def build_engines(
     rebuild: bool,
     cuda: Cuda | None,
     watch: Watch,
-) -> list[Engine]:
+) -> list[BuiltEngine]:
     """The engines of a bundle for a machine, in the order of `GRAPHS`; those already there are kept unless `rebuild`.
 
     cuda: None where the machine is another one. `GarBackendError` where TensorRT refuses a graph, or has no such
@@ -95,11 +95,11 @@ def build_engines(
         if record is None:
             with writable(store.folder):  # before the long work
                 record = _build(bundle, library, manifest, recipe, replay, target, store, watch)
-        engines.append(Engine(record, store.engine_file(recipe), built))
+        engines.append(BuiltEngine(record, store.engine_file(recipe), built))
     return engines
 
 
-def find_engines(bundle: Bundle, library: Library, machine: Machine) -> dict[str, Engine]:
+def find_engines(bundle: Bundle, library: Library, machine: Machine) -> dict[str, BuiltEngine]:
     """The newest engine of each graph that fits this machine, whatever sizes it was built for.
 
     Empty where there is no engine at all. `GarBackendError` where there are some, but one graph has none that fits:
@@ -107,12 +107,12 @@ def find_engines(bundle: Bundle, library: Library, machine: Machine) -> dict[str
     """
     manifest, store = suited(bundle, library), Store(bundle.folder)
     records = [record for record in store.records() if record.recipe.engine == library.name]
-    found: dict[str, Engine] = {}
+    found: dict[str, BuiltEngine] = {}
     for name in GRAPHS:
         own = [record for record in records if record.recipe.graph == name]
         fitting = [record for record in own if misfit(record, manifest, machine) is None]
         if fitting:
-            found[name] = Engine(fitting[0], store.engine_file(fitting[0].recipe), built=False)
+            found[name] = BuiltEngine(fitting[0], store.engine_file(fitting[0].recipe), built=False)
         elif records:
             why = misfit(own[0], manifest, machine) if own else "there is none"
             raise GarBackendError(
@@ -122,10 +122,10 @@ def find_engines(bundle: Bundle, library: Library, machine: Machine) -> dict[str
     return found
 
 
-def _recipe(name: str, manifest: Manifest, machine: Machine, limits: Limits, replay: Replay) -> Recipe:
+def _recipe(name: str, manifest: Manifest, machine: Machine, limits: Limits, replay: Replay) -> EngineRecipe:
     files = {file: manifest.files[file].sha256 for file in manifest.graphs[name].files}
     plan = plan_of(name, manifest, limits, replay.is_plugin)
-    recipe = Recipe(name, files, machine.engine, machine.version, machine.device, plan)
+    recipe = EngineRecipe(name, files, machine.engine, machine.version, machine.device, plan)
     if name != REPLAY:
         return recipe
     return dataclasses.replace(recipe, replay=replay.form.value, plugin=replay.digest())
@@ -135,17 +135,17 @@ def _build(
     bundle: Bundle,
     library: Library,
     manifest: Manifest,
-    recipe: Recipe,
+    recipe: EngineRecipe,
     replay: Replay,
     target: Target,
     store: Store,
     watch: Watch,
-) -> Record:
+) -> EngineRecord:
     graph, begin = manifest.graphs[recipe.graph], time.perf_counter()
     file = bundle.folder / graph.files[0]
     plugin = recipe.plugin is not None
     engine = build_engine(library, recipe.graph, file, graph, recipe.plan, plugin, target, watch)
-    record = Record(
+    record = EngineRecord(
         recipe,
         bytes=memoryview(engine).nbytes,
         build_seconds=round(time.perf_counter() - begin, 1),

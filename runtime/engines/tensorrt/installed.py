@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from gar_edge.runtime.bundle.manifest import GraphForm
 from gar_edge.runtime.errors import GarBackendError
 
 TENSORRT, RTX = "tensorrt", "tensorrt_rtx"  # back ends, and the Python modules of the same names
@@ -18,7 +19,6 @@ _INSTALL = {
     RTX: "pip install 'gar-edge[rtx]'",
 }
 _KV_CACHE = (10, 15)  # the TensorRT that brought the KV cache layer, and with it the opset-24 decoder
-COMPAT = "compat"  # the form of the graphs, in a bundle that has it, for versions before that
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,10 @@ class Library:
         return self.name == RTX
 
     @property
-    def graph_form(self) -> str | None:
+    def graph_form(self) -> GraphForm | None:
         """The form of the graphs that this version can read; None for the bundle's main one."""
         numbers = tuple(int(number) for number in re.findall(r"\d+", self.version)[:2])
-        return None if self.is_rtx or numbers >= _KV_CACHE else COMPAT
+        return None if self.is_rtx or numbers >= _KV_CACHE else GraphForm.COMPAT
 
     @cached_property
     def logger(self) -> Any:

@@ -25,7 +25,7 @@ class Profile:
 
 
 @dataclass(frozen=True)
-class Plan:
+class EnginePlan:
     """fixed: symbolic dimensions that become numbers in the graph. profiles: for those that still vary."""
 
     fixed: Mapping[str, int]
@@ -63,27 +63,27 @@ class Limits:
         return cls(tiles, min(round_up(capacity), dims.context))
 
 
-def plan_of(graph: str, manifest: Manifest, limits: Limits, plugin: bool) -> Plan:
+def plan_of(graph: str, manifest: Manifest, limits: Limits, plugin: bool) -> EnginePlan:
     """How to build one of a bundle's graphs. plugin: whether the replay is a plugin, which reads the grid itself."""
     if graph == "encoder":
-        return Plan({}, (Profile({"tiles": (1, TILES_AT_ONCE, TILES_AT_ONCE)}),))
+        return EnginePlan({}, (Profile({"tiles": (1, TILES_AT_ONCE, TILES_AT_ONCE)}),))
     if graph == "decoder":
         return _decoder_plan(manifest.graphs[graph], limits.capacity)
     regions = (1, 1, len(manifest.prompt.regions))
     if plugin:
         tiles = limits.tiles + 1
-        return Plan({}, (Profile({"tiles": (2, tiles, tiles), "regions": regions}),))
-    return Plan({}, tuple(_replay_profile(*grid, regions) for grid in _largest_grids(limits.tiles)))
+        return EnginePlan({}, (Profile({"tiles": (2, tiles, tiles), "regions": regions}),))
+    return EnginePlan({}, tuple(_replay_profile(*grid, regions) for grid in _largest_grids(limits.tiles)))
 
 
-def _decoder_plan(decoder: Graph, capacity: int) -> Plan:
+def _decoder_plan(decoder: Graph, capacity: int) -> EnginePlan:
     """Prefill, and decode. The cache is of one size, or, in the form that appends to it, of any up to `capacity`."""
     chunk = min(PREFILL_CHUNK, capacity)
     lengths = ((1, chunk, chunk), (1, 1, 1))
     selected = ((1, 1, min(SELECTED_AT_ONCE, chunk)), (1, 1, 1))
     runs = [{"length": length, "selected": rows} for length, rows in zip(lengths, selected, strict=True)]
     if not decoder.appends:
-        return Plan({"batch": 1, "capacity": capacity}, tuple(Profile(run) for run in runs))
+        return EnginePlan({"batch": 1, "capacity": capacity}, tuple(Profile(run) for run in runs))
     shapes = {port.name: port.shape for port in decoder.inputs}
     past, total = str(shapes[next(iter(decoder.appends.values()))][1]), str(shapes["attention_mask"][3])
     profiles = []
@@ -91,7 +91,7 @@ def _decoder_plan(decoder: Graph, capacity: int) -> Plan:
         _, length, _ = run["length"]
         usual = (capacity - length) // 2
         profiles.append(Profile({**run, past: (0, usual, capacity - 1), total: (1, usual + length, capacity)}))
-    return Plan({"batch": 1}, tuple(profiles))
+    return EnginePlan({"batch": 1}, tuple(profiles))
 
 
 def _replay_profile(columns: int, rows: int, regions: Range) -> Profile:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from gar_edge.runtime.engines.tensorrt.store import renamed
+from gar_edge.runtime.files.atomic import renamed
 
 
 class RuntimeCache:

@@ -13,7 +13,7 @@ from gar_edge.runtime.bundle.manifest import Graph, Port
 from gar_edge.runtime.engines.cuda.memory import ALIGNMENT, DeviceBuffer, Scratch, Stream, device_buffer
 from gar_edge.runtime.engines.protocol import Array, Buffer, Run
 from gar_edge.runtime.engines.tensorrt.installed import Library
-from gar_edge.runtime.engines.tensorrt.plan import Plan, Profile
+from gar_edge.runtime.engines.tensorrt.plan import EnginePlan, Profile
 from gar_edge.runtime.engines.tensorrt.runtime_cache import RuntimeCache
 from gar_edge.runtime.errors import GarBackendError
 
@@ -32,7 +32,9 @@ class Shared:
 class TensorRtSession:
     """One engine with an execution context for each of its profiles, made when first needed."""
 
-    def __init__(self, name: str, library: Library, engine: Any, graph: Graph, plan: Plan, shared: Shared) -> None:
+    def __init__(
+        self, name: str, library: Library, engine: Any, graph: Graph, plan: EnginePlan, shared: Shared
+    ) -> None:
         self.name = name
         self.tensorrt = library
         self.engine = engine

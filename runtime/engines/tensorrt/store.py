@@ -1,4 +1,4 @@
-"""Engines on disk, in `engines/` of their bundle.
+"""Engines on disk, in `engines/` of their bundle; those of the bundle in the package, in the per-user directory.
 
     GRAPH-ENGINE-KEY.engine       what TensorRT serialised
     GRAPH-ENGINE-KEY.json         its record: what it was built from, with what and for what
@@ -14,23 +14,25 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gar_edge.runtime.bundle.manifest import Manifest, build
+from gar_edge.runtime.bundle.manifest import Manifest
+from gar_edge.runtime.bundle.shipped import scratch_folder
 from gar_edge.runtime.engines.cuda.api import Device
-from gar_edge.runtime.engines.tensorrt.plan import Plan
+from gar_edge.runtime.engines.tensorrt.plan import EnginePlan
 from gar_edge.runtime.errors import GarBackendError
+from gar_edge.runtime.files.atomic import renamed
+from gar_edge.runtime.files.validated import validated
 
 FOLDER = "engines"
 
 
 @dataclass(frozen=True)
-class Recipe:
+class EngineRecipe:
     """What an engine follows from: two of equal recipe are the same.
 
     files: SHA-256 of the graph and its weights, by name. engine, version: which TensorRT. replay: the form of the
@@ -43,7 +45,7 @@ class Recipe:
     engine: str
     version: str
     device: Device
-    plan: Plan
+    plan: EnginePlan
     replay: str | None = None
     plugin: str | None = None
 
@@ -53,10 +55,10 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Record:
+class EngineRecord:
     """An engine that was built. plugin_file: the C++ plugin's library, which it must be loaded with."""
 
-    recipe: Recipe
+    recipe: EngineRecipe
     bytes: int
     build_seconds: float
     created_by: str
@@ -72,7 +74,7 @@ class Machine:
     device: Device
 
 
-def misfit(record: Record, manifest: Manifest, machine: Machine) -> str | None:
+def misfit(record: EngineRecord, manifest: Manifest, machine: Machine) -> str | None:
     """Why an engine cannot be used here, in a few words; None where it can."""
     recipe = record.recipe
     if recipe.engine != machine.engine:
@@ -92,9 +94,9 @@ class Store:
     """The engines of one bundle."""
 
     def __init__(self, bundle: Path) -> None:
-        self.folder = bundle / FOLDER
+        self.folder = scratch_folder(bundle) / FOLDER
 
-    def engine_file(self, recipe: Recipe) -> Path:
+    def engine_file(self, recipe: EngineRecipe) -> Path:
         return self.folder / f"{recipe.graph}-{recipe.engine}-{recipe.key()}.engine"
 
     def timing_cache(self, machine: Machine) -> Path:
@@ -103,18 +105,18 @@ class Store:
     def runtime_cache(self, version: str, device: Device) -> Path:
         return self._cache("kernels", version, device)
 
-    def records(self) -> list[Record]:
+    def records(self) -> list[EngineRecord]:
         """All whole engines, the newest first."""
         files = sorted(self.folder.glob("*.json"), key=lambda file: file.stat().st_mtime, reverse=True)
         found = [record for file in files if (record := _read(file)) is not None]
         return [record for record in found if self._is_whole(record)]
 
-    def get(self, recipe: Recipe) -> Record | None:
+    def get(self, recipe: EngineRecipe) -> EngineRecord | None:
         """The engine of exactly this recipe."""
         record = _read(self.engine_file(recipe).with_suffix(".json"))
         return record if record is not None and self._is_whole(record) else None
 
-    def put(self, record: Record, engine: Any) -> None:
+    def put(self, record: EngineRecord, engine: Any) -> None:
         """Write an engine (a buffer of bytes) and its record; nothing is left behind where that fails."""
         path = self.engine_file(record.recipe)
         with writable(self.folder):
@@ -127,7 +129,7 @@ class Store:
         name = f"{version}-{device.name}-{device.compute_capability}"
         return self.folder / f"{what}-{''.join(c if c.isalnum() or c in '.-' else '_' for c in name)}.cache"
 
-    def _is_whole(self, record: Record) -> bool:
+    def _is_whole(self, record: EngineRecord) -> bool:
         path = self.engine_file(record.recipe)
         return path.is_file() and path.stat().st_size == record.bytes
 
@@ -144,20 +146,9 @@ def writable(folder: Path) -> Iterator[None]:
         ) from None
 
 
-def _read(file: Path) -> Record | None:
+def _read(file: Path) -> EngineRecord | None:
     """A record, or None for what is none (a file cut off, or of another version of this format)."""
     try:
-        return build(Record, json.loads(file.read_text(encoding="utf-8")), file.name)
+        return validated(EngineRecord, json.loads(file.read_text(encoding="utf-8")), file.name)
     except (OSError, ValueError):
         return None
-
-
-@contextmanager
-def renamed(path: Path) -> Iterator[Path]:
-    """A scratch file that takes its name when all went well."""
-    scratch = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        yield scratch
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)

@@ -41,12 +41,22 @@ def test_json_has_every_field(scene: Path, tiny_bundle: Path) -> None:
     done = run(scene, "photo.png", "--mask", "cup.png", "-m", tiny_bundle, "--max-new-tokens", "4", "--json")
     assert (done.returncode, done.stderr) == (0, "")
     answer = json.loads(done.stdout)
-    assert set(answer) == {"text", "tokens", "finish_reason", "prompt_tokens", "grid", "timings_ms", "reuse", "model"}
+    fields = {"text", "tokens", "finish_reason", "prompt_tokens", "grid", "timings_ms", "reuse", "model"}
+    assert set(answer) == fields | {"regions", "boxes"}
     assert set(answer["timings_ms"]) == {"preprocess", "encode", "replay", "prefill", "decode", "first_token", "total"}
     assert (len(answer["tokens"]), answer["finish_reason"], answer["model"]) == (4, "length", "tiny-fp32")
     columns, rows = answer["grid"]
     computed = (answer["reuse"]["tiles_encoded"], answer["reuse"]["tokens_prefilled"])
     assert computed == (columns * rows + 1, answer["prompt_tokens"])
+
+
+def test_json_says_which_regions_were_understood(scene: Path, tiny_bundle: Path) -> None:
+    arguments = ("--mask", "3=cup.png", "--box", "0=5,6,30,40", "--box-as-mask", "-q", "Is <Prompt3> on <Prompt0>?")
+    done = run(scene, "photo.png", *arguments, "-m", tiny_bundle, "--max-new-tokens", "1", "--json")
+    answer = json.loads(done.stdout)
+    assert (answer["regions"], answer["boxes"]) == (2, {"3": [20, 10, 60, 50], "0": [5, 6, 30, 40]})
+    described = run(scene, "photo.png", "--mask", "cup.png", "-m", tiny_bundle, "--max-new-tokens", "1", "--json")
+    assert json.loads(described.stdout)["boxes"] == {"1": [20, 10, 60, 50]}
 
 
 def test_text_and_json_say_the_same(scene: Path, tiny_bundle: Path) -> None:

@@ -16,12 +16,12 @@ from helpers.needs import ANOTHER_USER
 from gar_edge.runtime import GarBackendError
 from gar_edge.runtime.bundle.bundle import read_manifest
 from gar_edge.runtime.engines.cuda.api import Device
-from gar_edge.runtime.engines.tensorrt.plan import Plan, Profile
-from gar_edge.runtime.engines.tensorrt.store import Machine, Recipe, Record, Store, misfit
+from gar_edge.runtime.engines.tensorrt.plan import EnginePlan, Profile
+from gar_edge.runtime.engines.tensorrt.store import EngineRecipe, EngineRecord, Machine, Store, misfit
 
-RECIPE = Recipe(
+RECIPE = EngineRecipe(
     "decoder", {"decoder.onnx": "aa", "decoder.onnx.data": "bb"}, "tensorrt", "10.15.1", Device("8.7", "Orin"),
-    Plan({"batch": 1, "capacity": 704}, (Profile({"length": (1, 512, 512)}), Profile({"length": (1, 1, 1)}))),
+    EnginePlan({"batch": 1, "capacity": 704}, (Profile({"length": (1, 512, 512)}), Profile({"length": (1, 1, 1)}))),
 )  # fmt: skip
 CHANGES: dict[str, dict[str, Any]] = {
     "graph": {"graph": "encoder"},
@@ -31,8 +31,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "version": {"version": "10.15.2"},
     "GPU": {"device": Device("8.7", "Orin Nano")},
     "compute capability": {"device": Device("8.9", "Orin")},
-    "capacity": {"plan": Plan({"batch": 1, "capacity": 768}, RECIPE.plan.profiles)},
-    "profiles": {"plan": Plan(RECIPE.plan.fixed, RECIPE.plan.profiles[:1])},
+    "capacity": {"plan": EnginePlan({"batch": 1, "capacity": 768}, RECIPE.plan.profiles)},
+    "profiles": {"plan": EnginePlan(RECIPE.plan.fixed, RECIPE.plan.profiles[:1])},
     "the replay's form": {"replay": "aot"},
     "plugin": {"plugin": "cc"},
 }
@@ -49,7 +49,7 @@ def test_the_key_is_of_the_content_not_its_order() -> None:
 
 
 def test_records_survive_the_disk(tmp_path: Path) -> None:
-    store, record = Store(tmp_path), Record(RECIPE, 4, 1.5, "gar-edge 0", "/plugin.so")
+    store, record = Store(tmp_path), EngineRecord(RECIPE, 4, 1.5, "gar-edge 0", "/plugin.so")
     store.put(record, b"1234")
     assert store.get(RECIPE) == record
     assert store.records() == [record]
@@ -77,7 +77,7 @@ def no_engine(store: Store) -> None:
 @pytest.mark.parametrize("damage", [cut_engine, cut_record, foreign_record, no_engine])
 def test_what_is_not_whole_is_not_there(tmp_path: Path, damage: Callable[[Store], None]) -> None:
     store = Store(tmp_path)
-    store.put(Record(RECIPE, 4, 1.5, "gar-edge 0"), b"1234")
+    store.put(EngineRecord(RECIPE, 4, 1.5, "gar-edge 0"), b"1234")
     damage(store)
     assert store.get(RECIPE) is None
     assert store.records() == []
@@ -92,7 +92,7 @@ def test_an_interrupted_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest
         monkeypatch.setattr(Path, "replace", interrupt)
     content = b"1234" if fails_at == "rename" else object()  # the latter is no bytes
     with pytest.raises((KeyboardInterrupt, TypeError)):
-        Store(tmp_path).put(Record(RECIPE, 4, 1.5, "gar-edge 0"), content)
+        Store(tmp_path).put(EngineRecord(RECIPE, 4, 1.5, "gar-edge 0"), content)
     assert list((tmp_path / "engines").iterdir()) == []
 
 
@@ -100,7 +100,7 @@ def test_an_interrupted_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest
 def test_a_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(GarBackendError, match="engines cannot be written"):
-        Store(tmp_path).put(Record(RECIPE, 4, 1.5, "gar-edge 0"), b"1234")
+        Store(tmp_path).put(EngineRecord(RECIPE, 4, 1.5, "gar-edge 0"), b"1234")
 
 
 def test_a_file_in_the_folders_place_is_one_line(own_nano: Path, fake_gpu: FakeGpu) -> None:
@@ -115,8 +115,8 @@ def test_misfits_are_named(half_nano: Path) -> None:
     recipe = dataclasses.replace(RECIPE, files=files)
     machine = Machine("tensorrt", "10.15.1", Device("8.7", "Orin"))
 
-    def why(recipe: Recipe) -> str | None:
-        return misfit(Record(recipe, 1, 1.0, ""), manifest, machine)
+    def why(recipe: EngineRecipe) -> str | None:
+        return misfit(EngineRecord(recipe, 1, 1.0, ""), manifest, machine)
 
     assert why(recipe) is None
     assert why(dataclasses.replace(recipe, engine="tensorrt_rtx")) == "built for tensorrt_rtx, not tensorrt"

@@ -4,6 +4,7 @@ import builtins
 import ctypes
 import sys
 from collections.abc import Callable, Iterator
+from enum import IntEnum
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -59,24 +60,30 @@ def trt(recorder: RecordingCompiler) -> Iterator[ModuleType]:
         yield module
 
 
+class Status(IntEnum):
+    """As cuda-python's are."""
+
+    OK = 0
+    cudaErrorNoDevice = 100  # noqa: N815
+    CUDA_ERROR_UNSUPPORTED_PTX_VERSION = 222
+
+
 class FakeCuda:
     """What is used of `cuda.bindings`: one device of compute capability 11.0 and a driver of CUDA 12.6."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
-        self.status: Any = "ok"
+        self.status = Status.OK
         self.refuses = b""
         parts = {"Major": 11, "Minor": 0}
         self.runtime = SimpleNamespace(
-            cudaError_t=SimpleNamespace(cudaSuccess="ok"),
             cudaDeviceAttr=SimpleNamespace(**{f"cudaDevAttrComputeCapability{part}": part for part in parts}),
             cudaGetDevice=lambda: (self.status, 0),
             cudaDeviceGetAttribute=lambda part, device: (self.status, parts[part]),
             cudaFree=self.free,
-            cudaDriverGetVersion=lambda: ("ok", 12060),
+            cudaDriverGetVersion=lambda: (Status.OK, 12060),
         )
         self.driver = SimpleNamespace(
-            CUresult=SimpleNamespace(CUDA_SUCCESS="ok"),
             cuModuleLoadData=self.load,
             cuModuleUnload=lambda module: self.calls.append(f"unload {module}"),
         )
@@ -89,8 +96,8 @@ class FakeCuda:
         image = ctypes.string_at(address)
         self.calls.append(f"load {image.decode()}")
         if image == self.refuses:
-            return SimpleNamespace(name="CUDA_ERROR_UNSUPPORTED_PTX_VERSION"), None
-        return "ok", image.decode()
+            return Status.CUDA_ERROR_UNSUPPORTED_PTX_VERSION, None
+        return Status.OK, image.decode()
 
 
 @pytest.fixture
@@ -261,7 +268,7 @@ def test_ptx_that_the_driver_refuses_names_its_version(cuda: FakeCuda) -> None:
 
 
 def test_no_device_is_said_with_cudas_word(cuda: FakeCuda) -> None:
-    cuda.status = SimpleNamespace(name="cudaErrorNoDevice")
+    cuda.status = Status.cudaErrorNoDevice
     for ask in (device.current_architecture, lambda: device.load_module(b"ptx")):
         with pytest.raises(GarBackendError, match=r"cudaErrorNoDevice.*nvidia-smi"):
             ask()

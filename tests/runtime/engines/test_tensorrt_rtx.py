@@ -25,7 +25,7 @@ from gar_edge.runtime.engines.build_progress import BuildStep
 from gar_edge.runtime.engines.tensorrt.builder import Target, build_engine
 from gar_edge.runtime.engines.tensorrt.engines import GRAPHS, build_engines, elsewhere
 from gar_edge.runtime.engines.tensorrt.installed import RTX, Library, load_library
-from gar_edge.runtime.engines.tensorrt.plan import Limits, Plan, Profile, plan_of
+from gar_edge.runtime.engines.tensorrt.plan import EnginePlan, Limits, Profile, plan_of
 from gar_edge.runtime.engines.tensorrt.roi_replay import Replay
 from gar_edge.runtime.errors import GarBackendError
 
@@ -87,7 +87,7 @@ def test_a_graph_that_the_compiler_refuses_is_one_line(half_nano: Path, rtx: Lib
         GarBackendError, match=r"TensorRT-RTX .* cannot read the graph .*static sequence length"
     ) as error:
         build_engine(
-            rtx, "decoder", half_nano / graph.files[0], graph, Plan({"batch": 1}, (profile,)), False,
+            rtx, "decoder", half_nano / graph.files[0], graph, EnginePlan({"batch": 1}, (profile,)), False,
             Target(CAPABILITY), lambda _: None,
         )  # fmt: skip
     assert "\n" not in str(error.value)
@@ -95,7 +95,7 @@ def test_a_graph_that_the_compiler_refuses_is_one_line(half_nano: Path, rtx: Lib
 
 def test_a_build_that_fails_says_why(half_nano: Path, rtx: Library) -> None:
     graph = Bundle.open(half_nano).manifest.graphs["decoder"]
-    longer_than_the_cache = Plan(
+    longer_than_the_cache = EnginePlan(
         {"batch": 1, "capacity": 64}, (Profile({"length": (1, 128, 128), "selected": (1, 1, 1)}),)
     )
     with pytest.raises(GarBackendError, match=r"cannot build the engine .*sequence length"):

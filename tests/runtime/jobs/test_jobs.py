@@ -1,5 +1,6 @@
 """Jobs: each answered exactly once, whatever moment the run is killed at, and none stopped by another."""
 
+import base64
 import json
 import random
 import signal
@@ -275,3 +276,54 @@ def test_failed_jobs_are_counted_in_the_exit(folder: Path, tiny_bundle: Path) ->
         assert "error: 1 of 2 jobs failed; their lines in" in done.stderr
         assert done.stdout == ""
     assert len(answers(folder)) == 2
+
+
+def test_a_picture_written_out_is_refused_and_not_repeated(folder: Path, gar: Gar) -> None:
+    content = base64.b64encode((folder / "photo.png").read_bytes()).decode()
+    sources = [f"data:image/png;base64,{content}", content, f"http://me:secret@h.example/{'a' * 400}.png"]
+    assert run(write(folder, [{**GOOD, "image": source} for source in sources]), gar).failed == 3
+    for line in answers(folder):
+        assert len(json.dumps(line)) < 700
+        assert "secret" not in json.dumps(line)
+        assert content[100:140] not in json.dumps(line)
+
+
+def test_pictures_are_named_by_file_addresses_too(folder: Path, gar: Gar) -> None:
+    assert run(write(folder, [{**GOOD, "image": (folder / "photo.png").as_uri()}]), gar).failed == 0
+
+
+RELEASED = "Question: Is <Prompt0> red?\nOptions:\nA. Yes\nB. No\nAnswer with the correct option's letter directly."
+
+
+@pytest.mark.parametrize("choices", [["A. Yes", "B. No"], ["Yes", " No "], {"A": "Yes", "B": "No"}])
+def test_choices_are_asked_in_the_released_wording(choices: Any, folder: Path, gar: Gar) -> None:
+    job = {**GOOD, "question": "Is <Prompt0> red?", "choices": choices}
+    assert run(write(folder, [job]), gar).failed == 0
+    [line] = answers(folder)
+    scene = gar.open(folder / "photo.png")
+    masks = {0: box_mask(scene.image, Box(5, 5, 60, 50))}
+    assert tuple(line["tokens"]) == scene.ask(RELEASED, masks, OPTIONS).tokens
+    assert line["prompt_tokens"] == scene.ask(RELEASED, masks, OPTIONS).prompt_tokens
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"choices": ["Yes", "No"]}, "question is missing; it must be a text, to go with the choices"),
+        ({"question": "Is <Prompt0> red?", "choices": "['A. Yes']"}, "choices is"),
+        ({"question": "Is <Prompt0> red?", "choices": ["Yes", 7]}, "choices[1] is 7"),
+        ({"question": "Is <Prompt0> red?", "choices": {"A": ["Yes"]}}, "choices.A is"),
+        ({"question": "Is <Prompt0> red?", "choices": ["Yes", ""]}, "choices[1] is"),
+        ({"question": "Is <Prompt0> red?", "choices": ["x"] * 27}, "a list of at most 26"),
+    ],
+)
+def test_choices_that_are_none_are_refused(fields: dict[str, Any], said: str, folder: Path, gar: Gar) -> None:
+    assert run(write(folder, [{**GOOD, **fields}]), gar).failed == 1
+    [line] = answers(folder)
+    assert said in line["error"]
+
+
+def test_no_choices_are_none(folder: Path, gar: Gar) -> None:
+    run(write(folder, [{**GOOD, "choices": []}, {**GOOD, "choices": None}, GOOD]), gar)
+    first, second, third = answers(folder)
+    assert first["tokens"] == second["tokens"] == third["tokens"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,33 +25,60 @@ def to_rgb(encoding: str, height: int, width: int, step: int, data: bytes) -> ND
     if encoding not in ENCODINGS:
         raise GarImageError(f"images of encoding {encoding!r} are not known; send one of {', '.join(ENCODINGS)}")
     channels, order = ENCODINGS[encoding]
-    if min(height, width) < 1 or step < width * channels or len(data) < height * step:
+    used = width * channels
+    if min(height, width) < 1 or step < used or len(data) < (height - 1) * step + used:  # the last row needs no padding
         raise GarImageError(f"an image of {width}x{height}, {step} bytes a row, cannot have {len(data)} bytes")
-    rows = np.frombuffer(data, np.uint8, height * step).reshape(height, step)[:, : width * channels]
+    rows = np.lib.stride_tricks.as_strided(np.frombuffer(data, np.uint8), (height, used), (step, 1), writeable=False)
     return np.ascontiguousarray(rows.reshape(height, width, channels)[:, :, order])
 
 
 @dataclass(frozen=True)
 class Detection:
-    """A detector's box: its centre and size in pixels, and the id by which questions name it."""
+    """A detector's box: its centre and size in pixels, and the id by which questions name it.
+
+    theta: the box's turn about its centre, in radians, from the x axis towards the y axis.
+    """
 
     id: str
     x: float
     y: float
     width: float
     height: float
+    theta: float = 0.0
 
     def mask(self, height: int, width: int) -> NDArray[np.bool_]:
-        """The box as a mask [H,W]; `GarMaskError` where nothing of it is inside the picture."""
-        mask = np.zeros((height, width), np.bool_)
-        sides = (self.x - self.width / 2, self.x + self.width / 2, self.y - self.height / 2, self.y + self.height / 2)
-        if not np.isfinite(sides).all():
+        """The pixels [H,W] whose centres lie in the box, which counts as a pixel wide and high at least.
+
+        `GarMaskError` where it has no size, and where nothing of it is inside the picture.
+        """
+        if not np.isfinite((self.x, self.y, self.width, self.height, self.theta)).all():
             raise GarMaskError(f"detection {self.id}: its box is not a number")
-        left, right, top, bottom = (max(0, round(side)) for side in sides)
-        mask[top:bottom, left:right] = True
+        if min(self.width, self.height) <= 0:
+            raise GarMaskError(f"detection {self.id}: its box has no size")
+        right, down = np.arange(width) + 0.5 - self.x, np.arange(height)[:, None] + 0.5 - self.y
+        sides = (
+            (self.width, np.cos(self.theta), np.sin(self.theta)),
+            (self.height, -np.sin(self.theta), np.cos(self.theta)),
+        )
+        mask = np.ones((height, width), np.bool_)
+        for size, across, along in sides:
+            offset, half = right * across + down * along, max(size, 1.0) / 2
+            mask &= (-half <= offset) & (offset < half)
         if not mask.any():
             raise GarMaskError(f"detection {self.id}: its box is outside the picture")
         return mask
+
+
+def with_ids(detections: Sequence[Detection]) -> list[Detection]:
+    """Detections without an id get their place in the message as one, beginning with 0."""
+    taken = {one.id for one in detections}
+    named = []
+    for place, one in enumerate(detections):
+        name = one.id or str(place)
+        while not one.id and name in taken:
+            name = f"_{name}"
+        named.append(replace(one, id=name))
+    return named
 
 
 @dataclass(frozen=True)
@@ -98,7 +125,11 @@ class Describer:
         found = {detection.id: detection for detection in view.detections}
         missing = [one for one in ids if one not in found]
         if missing:
-            raise GarPromptError(f"no detection {', '.join(missing)} in the newest picture; there are {list(found)}")
+            named = ", ".join(one or "without an id" for one in missing)
+            raise GarPromptError(f"no detection {named} in the newest picture; there are {list(found)}")
+        names = [detection.id for detection in view.detections]
+        if twice := [one for one in ids if names.count(one) > 1]:
+            raise GarPromptError(f"{names.count(twice[0])} detections of the newest picture have the id {twice[0]}")
         height, width = view.picture.shape[:2]
         masks = {number: found[one].mask(height, width) for number, one in enumerate(ids)}
         with self._engine:

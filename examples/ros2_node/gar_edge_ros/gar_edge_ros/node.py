@@ -16,11 +16,12 @@ from std_msgs.msg import String
 from vision_msgs.msg import Detection2DArray
 
 from gar_edge.runtime import Gar, GarError, Options
-from gar_edge_ros.core import Describer, Detection, View, to_rgb
+from gar_edge_ros.core import Describer, Detection, View, to_rgb, with_ids
+from gar_edge_ros.pairing import Pairing
 
 
 class DescribeNode(Node):
-    """Remembers the newest image; every message of detections makes it a view."""
+    """Detections and the image of their stamp make a view."""
 
     def __init__(self) -> None:
         super().__init__("gar_edge")
@@ -29,10 +30,12 @@ class DescribeNode(Node):
         backend = self.declare_parameter("backend", "auto").value
         threads = self.declare_parameter("threads", 0).value
         tokens = self.declare_parameter("max_new_tokens", 128).value
+        limit = self.declare_parameter("image_wait", 1.0).value
         self._gar = Gar.load(bundle or None, backend=backend, threads=threads)
         self._answers = self.create_publisher(String, "answers", 10)
-        self._describer = Describer(self._gar, self._publish, rate, Options(max_new_tokens=tokens))
-        self._image: Image | None = None
+        self._describer = Describer(self._gar, self._publish, rate, Options(max_new_tokens=tokens, live=True))
+        self._pairing: Pairing[Image, Detection2DArray] = Pairing(round(limit * 1e9))
+        self._lost = 0
         self.create_subscription(Image, "image", self._on_image, qos_profile_sensor_data)
         self.create_subscription(Detection2DArray, "detections", self._on_detections, 10)
         # A group of its own: an answer takes seconds, and images must be taken in meanwhile.
@@ -43,19 +46,27 @@ class DescribeNode(Node):
         self._gar.close()
 
     def _on_image(self, message: Image) -> None:
-        self._image = message
+        self._look(self._pairing.image(_stamp(message), message))
 
     def _on_detections(self, message: Detection2DArray) -> None:
-        image = self._image
-        if image is None:
-            return
-        try:
-            picture = to_rgb(image.encoding, image.height, image.width, image.step, bytes(image.data))
-        except GarError as error:
-            self.get_logger().error(str(error), throttle_duration_sec=5.0)
-            return
-        stamp = image.header.stamp.sec + image.header.stamp.nanosec * 1e-9
-        self._describer.see(View(picture, [_detection(one) for one in message.detections], stamp))
+        self._look(self._pairing.detections(_stamp(message), message))
+
+    def _look(self, pairs: list[tuple[Image, Detection2DArray]]) -> None:
+        for image, detections in pairs:
+            try:
+                picture = to_rgb(image.encoding, image.height, image.width, image.step, bytes(image.data))
+            except GarError as error:
+                self.get_logger().error(str(error), throttle_duration_sec=5.0)
+                continue
+            found = with_ids([_detection(one) for one in detections.detections])
+            self._describer.see(View(picture, found, _stamp(image) * 1e-9))
+        if self._pairing.dropped > self._lost:
+            self._lost = self._pairing.dropped
+            self.get_logger().error(
+                f"{self._lost} messages of detections were dropped: no image of their stamp came; does the detector "
+                "copy the image's header?",
+                throttle_duration_sec=5.0,
+            )
 
     def _on_ask(self, request: Ask.Request, response: Ask.Response) -> Ask.Response:
         try:
@@ -69,9 +80,16 @@ class DescribeNode(Node):
         self._answers.publish(String(data=json.dumps(outcome, ensure_ascii=False)))
 
 
+def _stamp(message: Any) -> int:
+    """Nanoseconds."""
+    stamp = message.header.stamp
+    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+
+
 def _detection(message: Any) -> Detection:
     box = message.bbox
-    return Detection(message.id, box.center.position.x, box.center.position.y, box.size_x, box.size_y)
+    at = box.center
+    return Detection(message.id, at.position.x, at.position.y, box.size_x, box.size_y, at.theta)
 
 
 def main() -> None:

@@ -1,0 +1,27 @@
+"""Files that are there whole or not at all, whoever else writes or ends in between."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def renamed(path: Path) -> Iterator[Path]:
+    """A scratch file beside `path` that takes its name when all went well, and is gone otherwise."""
+    scratch = path.with_name(f".{path.name}.partial-{os.getpid()}-{threading.get_ident()}")
+    try:
+        yield scratch
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a small file, and its folder where there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with renamed(path) as scratch:
+        scratch.write_bytes(content)
