@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from gar_edge.runtime.errors import GarCalibrationError, GarImageError
-from gar_edge.runtime.files.fields import Field, read_json
-from gar_edge.runtime.images.loading import load_image
-from gar_edge.runtime.regions.files import read_segmentation
-from gar_edge.runtime.regions.find import Marked
+from gar_edge.runtime.files.fields import Field, Text, read_json
+from gar_edge.runtime.images.loading import Picture, load_picture
+from gar_edge.runtime.regions.coco import Coco, is_coco
+from gar_edge.runtime.regions.kinds import Marked
 from gar_edge.runtime.regions.labels import MaskFile
+from gar_edge.runtime.regions.names import name_parts
+from gar_edge.runtime.regions.reading import Reading
 from gar_edge.runtime.regions.rle import read_runs
 
 REMEDY = "put NAME_mask.png beside each, or a regions.json or COCO annotations"
@@ -38,8 +36,8 @@ class Entry:
     question: str | None = None
     together: bool = False
 
-    def image(self) -> NDArray[np.uint8]:
-        """RGB [H,W,3]; `GarImageError` where it is missing, unreadable or outside the folder."""
+    def image(self) -> Picture:
+        """The picture, upright; `GarImageError` where it is missing, unreadable or outside the folder."""
         if Path(self.name).is_absolute() or ".." in Path(self.name).parts:
             raise GarImageError("lies outside the folder")
         try:
@@ -49,77 +47,85 @@ class Entry:
         if path is None:
             raise GarImageError("no such image file")
         try:
-            return load_image(path)
+            return load_picture(path)
         except GarImageError as error:
             raise GarImageError(str(error).removeprefix(f"{path}: ")) from None
 
 
-def read_folder(folder: Path) -> tuple[str, list[Entry]]:
-    """What kind of annotations a folder holds, in words, and its entries.
+@dataclass(frozen=True)
+class Annotated:
+    """What a folder holds: `kind` of annotations, in words; its entries; "name: why" of what could not be read."""
 
-    Looks for regions.json, then for one COCO file, then for mask images. `GarCalibrationError` where there is none of
-    them, or where a file's structure is wrong.
+    kind: str
+    entries: list[Entry]
+    skipped: list[str]
+
+
+def read_folder(folder: Path) -> Annotated:
+    """The annotated pictures of a folder.
+
+    Looks for regions.json, then for one COCO file, then for mask images. What cannot be read is left out;
+    `GarCalibrationError` where there is nothing of the kind, or nothing left.
     """
     try:
         if not folder.is_dir():
             what = "not a folder" if folder.exists() else "no such folder"
             raise GarCalibrationError(f"{folder}: {what}; give one with pictures and their masks")
         if (folder / "regions.json").is_file():
-            return "regions.json", list(_regions_json(folder / "regions.json"))
+            return _regions_json(folder / "regions.json")
         files = {path: read_json(path, GarCalibrationError) for path in sorted(folder.glob("*.json")) if path.is_file()}
-        coco = [
-            path
-            for path, data in files.items()
-            if isinstance(data.value, dict) and {"images", "annotations"} <= set(data.value)
-        ]
+        coco = [path for path, data in files.items() if is_coco(data)]
         if len(coco) > 1:
             names = ", ".join(path.name for path in coco)
             raise GarCalibrationError(f"{folder}: holds {len(coco)} COCO files ({names}); leave one of them")
         if coco:
-            return coco[0].name, list(_coco(coco[0], files[coco[0]]))
-        return "mask images", _mask_images(folder, [path.name for path in files])
+            return _coco(coco[0], files[coco[0]])
+        return Annotated("mask images", _mask_images(folder, [path.name for path in files]), [])
     except OSError as error:
         raise GarCalibrationError(f"{folder}: cannot be read ({error.strerror})") from None
 
 
-def _regions_json(path: Path) -> Iterator[Entry]:
+def _regions_json(path: Path) -> Annotated:
+    entries: list[Entry] = []
+    reading = Reading()
     for item in read_json(path, GarCalibrationError).items():
-        question = item["question"]
-        yield Entry(
-            item["image"].text(),
-            (path.parent,),
-            tuple(read_runs(region) for region in item["mask_rles"].items()),
-            None if question.value in (None, "") else question.text(),
-            together=True,
+        with reading.skipping():
+            name, question = item["image"].to(Text), item["question"]
+            asked = None if question.value in (None, "") else question.to(Text)
+            regions = tuple(read_runs(region) for region in item["mask_rles"].items())
+            entries.append(Entry(name, (path.parent,), regions, asked, together=True))
+    return _left(path, entries, reading.skipped)
+
+
+def _coco(path: Path, root: Field) -> Annotated:
+    coco = Coco(root)
+    entries: list[Entry] = []
+    skipped = [*coco.skipped, *(str(one.wrong("an object with image_id")) for one in coco.ownerless)]
+    for annotation in coco.strangers():
+        owner = annotation["image_id"]
+        skipped.append(
+            f"{path}: {owner.where} is {owner.value!r}, which images lacks; add the picture or drop the annotation"
         )
-
-
-def _coco(path: Path, root: Field) -> Iterator[Entry]:
-    regions: dict[Any, list[Marked]] = {}
-    sizes: dict[Any, tuple[int, int] | None] = {}
-    for image in root["images"].items():
-        key = _key(image["id"])
-        regions[key] = []
-        sized = image["width"].value is not None and image["height"].value is not None
-        sizes[key] = (image["width"].whole(1), image["height"].whole(1)) if sized else None
-    for annotation in root["annotations"].items():
-        shape, owner = annotation["segmentation"], annotation["image_id"]
-        if not shape.value:
-            continue  # boxes and captions mark no region
-        key = _key(owner)
-        if key not in regions:
-            raise GarCalibrationError(
-                f"{path}: {owner.where} is {key!r}, which images lacks; add the picture or drop the annotation"
-            )
-        regions[key].append(read_segmentation(shape, sizes[key]))
     folders = (path.parent, path.parent / "images")
-    for image in root["images"].items():
-        if found := regions[image["id"].value]:
-            yield Entry(image["file_name"].text(), folders, tuple(found))
+    for image, place in coco.images:
+        reading = coco.regions(image, boxes=False)  # boxes and captions mark no region
+        regions = tuple(region for region in reading.regions if isinstance(region, Marked))
+        if not image.names:
+            skipped.append(str(place["file_name"].wrong("a text")))
+            continue
+        name = "/".join(name_parts(image.names[0]))
+        skipped.extend(f"{name}: {why.removeprefix(f'{path}: ')}" for why in reading.skipped)
+        if regions:
+            entries.append(Entry(name, folders, regions))
+    return _left(path, entries, skipped)
 
 
-def _key(field: Field) -> int | str:
-    return field.text() if isinstance(field.value, str) else field.whole()
+def _left(path: Path, entries: list[Entry], skipped: list[str]) -> Annotated:
+    """What a file holds; its first error where nothing can be read."""
+    notes = [why.removeprefix(f"{path}: ") for why in skipped]
+    if not entries and notes:
+        raise GarCalibrationError(f"{path}: {notes[0]}")
+    return Annotated(path.name, entries, notes)
 
 
 def _mask_images(folder: Path, ignored: Sequence[str]) -> list[Entry]:

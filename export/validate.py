@@ -31,8 +31,8 @@ from gar_edge.runtime.engines.onnxruntime.processor import OnnxRuntimeBackend
 from gar_edge.runtime.errors import GarError
 from gar_edge.runtime.gar import Gar
 from gar_edge.runtime.generate.sampling import Options
-from gar_edge.runtime.images.loading import mask_box
 from gar_edge.runtime.images.preprocess import cut_mask, normalise
+from gar_edge.runtime.images.shape import mask_box
 from gar_edge.runtime.model.decoder import DecoderRunner
 
 # Smallest cosine and largest relative L2 distance between graph and torch (torch always in float32).

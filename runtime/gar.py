@@ -22,15 +22,17 @@ from gar_edge.runtime.files.paths import last_bundle
 from gar_edge.runtime.generate.answer import Answer, StopWatch
 from gar_edge.runtime.generate.batch import BatchAnswers
 from gar_edge.runtime.generate.prompt import PromptBuilder
-from gar_edge.runtime.generate.request import Picture, Request
+from gar_edge.runtime.generate.request import Picture as PromptPicture
+from gar_edge.runtime.generate.request import Request
 from gar_edge.runtime.generate.reuse import FeatureCache, KeptSequence
 from gar_edge.runtime.generate.sampling import Options
 from gar_edge.runtime.generate.stream import AnswerStream
-from gar_edge.runtime.images.loading import ImageLike, load_image
+from gar_edge.runtime.images.loading import ImageLike, Picture, load_picture
 from gar_edge.runtime.images.preprocess import Tiles, cut_tiles
 from gar_edge.runtime.model.decoder import DecoderRunner
 from gar_edge.runtime.model.vision import VisionRunner
-from gar_edge.runtime.regions.find import RegionLike, find_mask
+from gar_edge.runtime.regions.find import find_mask
+from gar_edge.runtime.regions.kinds import RegionLike
 
 BATCH = 8
 CACHE_BYTES = 256 << 20  # of tile features; a 1B tile takes 2 MiB in fp32
@@ -111,8 +113,8 @@ class Gar:
             )
         if max_tiles is None and built is not None:
             max_tiles = min(built, self.manifest.preprocess.max_tiles)
-        picture = load_image(image)
-        tiles = cut_tiles(picture, self.manifest.preprocess, max_tiles)
+        picture = load_picture(image)
+        tiles = cut_tiles(picture.pixels, self.manifest.preprocess, max_tiles)
         return Scene(self, picture, tiles, next(self._scenes), (time.perf_counter() - begin) * 1e3)
 
 
@@ -123,12 +125,13 @@ class Scene:
     about the same regions prefills only what differs. Both are exact, and `Answer.reuse` counts them.
     """
 
-    def __init__(self, gar: Gar, image: NDArray[np.uint8], tiles: Tiles, key: int, preprocess_ms: float) -> None:
+    def __init__(self, gar: Gar, picture: Picture, tiles: Tiles, key: int, preprocess_ms: float) -> None:
         self._gar = gar
-        self.image = image
+        self.image = picture.pixels
+        self.turn = picture.turn
         self.tiles = tiles
         self._preprocess_ms = preprocess_ms
-        self._picture = Picture(tiles, key)
+        self._picture = PromptPicture(tiles, key)
         self.grid = tiles.grid
         weakref.finalize(self, gar.features.drop, key)
         weakref.finalize(self, gar.kept.drop, key)
@@ -167,10 +170,10 @@ class Scene:
     def stream(self, question: str | None, masks: Mapping[int, RegionLike], options: Options = DEFAULT) -> AnswerStream:
         """The same, piece by piece: iterate over the text, then `finish()` for the answer.
 
-        Masks are paths, Pillow images or [H,W] arrays; one of another size than the picture is resized by nearest
-        neighbour, with a warning. A `Box`, `Points` or `Scribble` stands for the mask that GrabCut makes of it, and
-        whatever else `find_mask` takes may stand for a mask too. `GarMaskError` and `GarPromptError` are raised here,
-        before anything is computed.
+        Masks are paths, Pillow images or [H,W] arrays; one of another size, but the picture's shape, is resized by
+        nearest neighbour, with a warning. A `Box`, `Points` or `Scribble` stands for the mask that GrabCut makes of it,
+        and whatever else `find_mask` takes may stand for a mask too. `GarMaskError` and `GarPromptError` are raised
+        here, before anything is computed.
         """
         watch = StopWatch()
         request = self._request(question, masks, options, watch)
@@ -193,7 +196,10 @@ class Scene:
     def _regions(self, masks: Mapping[int, RegionLike], watch: StopWatch) -> dict[int, NDArray[np.bool_]]:
         """Masks at the picture's size by region number, in the numbers' order."""
         with watch.stage("preprocess"):
-            return {number: find_mask(masks[number], self.image, name=f"region {number}") for number in _numbers(masks)}
+            return {
+                number: find_mask(masks[number], self.image, name=f"region {number}", turn=self.turn)
+                for number in _numbers(masks)
+            }
 
     def _take_opening(self) -> float:
         """The picture's own preprocessing counts for the first answer about it only."""

@@ -17,7 +17,7 @@ from gar_edge.models.nano.exam import Question
 from gar_edge.models.nano.scenes import Mask
 from gar_edge.runtime import Gar, Scene
 from gar_edge.runtime.engines.protocol import Buffer
-from gar_edge.runtime.images.loading import Extent
+from gar_edge.runtime.images.shape import Extent
 from gar_edge.runtime.images.tiling import Grid
 from gar_edge.runtime.model.vision import VisionRunner
 

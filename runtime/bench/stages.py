@@ -19,7 +19,7 @@ from gar_edge.runtime.engines.protocol import Buffer
 from gar_edge.runtime.gar import Gar, Scene
 from gar_edge.runtime.generate.answer import Answer
 from gar_edge.runtime.generate.sampling import Options
-from gar_edge.runtime.images.loading import Extent
+from gar_edge.runtime.images.shape import Extent
 from gar_edge.runtime.images.tiling import Grid
 from gar_edge.runtime.model.vision import VisionRunner
 

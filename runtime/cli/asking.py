@@ -22,12 +22,12 @@ from gar_edge.runtime.gar import Gar, Scene
 from gar_edge.runtime.generate.answer import Answer
 from gar_edge.runtime.generate.sampling import Options
 from gar_edge.runtime.generate.stream import AnswerStream
-from gar_edge.runtime.images.loading import load_image
+from gar_edge.runtime.images.loading import load_picture
+from gar_edge.runtime.images.shape import Mask
 from gar_edge.runtime.jobs.log import JobLog
 from gar_edge.runtime.jobs.run import read_jobs, run_jobs
 from gar_edge.runtime.regions.find import Segmenter
 from gar_edge.runtime.regions.overlay import check_writable, draw_overlay
-from gar_edge.runtime.regions.rle import Mask
 
 
 @dataclass(frozen=True)
@@ -98,14 +98,15 @@ def ask_about(
 ) -> None:
     """Ask about one picture, and go on asking where that is wished."""
     # Files first: a mistyped name should not wait for a model of gigabytes.
-    picture = load_image(image)
+    picture = load_picture(image)
     if output.overlay is not None:
         check_writable(output.overlay)
-    cut = cut_out(read_arguments(arguments, image.name, question is None and not interactive), picture, segment)
+    regions = read_arguments(arguments, str(image), question is None and not interactive)
+    cut = cut_out(regions, picture.pixels, segment, picture.turn)
     gar = engine.load()
     masks = {gar.manifest.prompt.default_region if number is None else number: mask for number, mask in cut.items()}
     try:
-        scene = gar.open(picture, max_tiles)
+        scene = gar.open(picture.pixels, max_tiles)
         if question is not None or not interactive:
             output.show(scene, question, masks, scene.stream(question, masks, options))
     except GarPromptError as error:
@@ -115,7 +116,7 @@ def ask_about(
         def ask(asked: str | None, about: Mapping[int, Mask], cancel: threading.Event) -> None:
             output.show(scene, asked, about, scene.stream(asked, about, replace(options, cancel=cancel)))
 
-        Session(masks, ask).run()
+        Session(masks, ask, len(gar.manifest.prompt.regions)).run()
 
 
 def answer_jobs(

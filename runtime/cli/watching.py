@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,9 +22,9 @@ from gar_edge.runtime.errors import GarError, GarPromptError
 from gar_edge.runtime.gar import Gar
 from gar_edge.runtime.generate.answer import Answer
 from gar_edge.runtime.generate.sampling import Options
+from gar_edge.runtime.images.shape import Mask
 from gar_edge.runtime.live import Frame, LiveAnswers
 from gar_edge.runtime.regions.find import Segmenter
-from gar_edge.runtime.regions.rle import Mask
 from gar_edge.runtime.video.capture import Video, VideoFrame, is_live
 from gar_edge.runtime.video.following import Follower
 from gar_edge.runtime.video.frame_masks import FrameMasks
@@ -104,7 +103,7 @@ def watch_video(
 ) -> None:
     """Ask about a video's frames until it ends; what is live ends by Ctrl-C, or by an error."""
     _silence_opencv()
-    regions = read_arguments(arguments, Path(source).name, question is None)
+    regions = read_arguments(arguments, source, question is None)
     gar = None
     if is_live(source):
         with Video(source):  # no camera: no need for a model. Afterwards this one's frames would be old

@@ -15,8 +15,8 @@ from gar_edge.runtime.generate.answer import Answer, Reuse, StopWatch, Timings
 from gar_edge.runtime.generate.reuse import encode_tiles
 from gar_edge.runtime.generate.sampling import Options
 from gar_edge.runtime.generate.transcript import Transcript
-from gar_edge.runtime.images.loading import mask_box
 from gar_edge.runtime.images.preprocess import Tiles, cut_mask
+from gar_edge.runtime.images.shape import mask_box
 
 if TYPE_CHECKING:
     from gar_edge.runtime.gar import Gar

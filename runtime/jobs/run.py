@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gar_edge.runtime.errors import GarError, GarImageError, GarMaskError, GarPromptError
-from gar_edge.runtime.files.fields import Field, read_json
+from gar_edge.runtime.files.fields import Field, Text, read_json
 from gar_edge.runtime.gar import Gar, Scene
 from gar_edge.runtime.generate.answer import Answer
 from gar_edge.runtime.generate.sampling import Options
@@ -115,10 +115,10 @@ def _answer(job: Job, pictures: _Pictures, options: Options, segment: Segmenter)
     if isinstance(job.field, GarError):
         raise job.field
     question = job.field["question"]
-    asked = None if question.value in (None, "") else question.text()
-    scene = pictures.open(job.field["image"].text())
+    asked = None if question.value in (None, "") else question.to(Text)
+    scene = pictures.open(job.field["image"].to(Text))
     masks = {
-        number: find_mask(region, scene.image, segment, f"region {number}")
+        number: find_mask(region, scene.image, segment, f"region {number}", turn=scene.turn)
         for number, region in entry_regions(job.field, pictures.folder).items()
     }
     if asked is None and list(masks) == [0]:

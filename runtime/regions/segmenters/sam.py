@@ -17,8 +17,8 @@ from PIL import Image
 from gar_edge.runtime.engines.onnxruntime.processor import CPU
 from gar_edge.runtime.engines.onnxruntime.session import ERRORS_ONLY, import_onnxruntime
 from gar_edge.runtime.errors import GarBackendError, GarMaskError
+from gar_edge.runtime.images.shape import Mask
 from gar_edge.runtime.regions.cues import Cue, Marks, spaced
-from gar_edge.runtime.regions.rle import Mask
 
 if TYPE_CHECKING:
     import onnxruntime

@@ -101,7 +101,7 @@ def test_ctrl_c_during_an_answer_ends_the_answer(
 
     lines = iter(["first <Prompt0>", "second <Prompt0>"])
     monkeypatch.setattr("gar_edge.runtime.cli.interactive._typed", lambda: lines)
-    Session({0: np.ones((4, 4), bool)}, ask).run()
+    Session({0: np.ones((4, 4), bool)}, ask, 5).run()
     assert asked == ["first <Prompt0>", "second <Prompt0>"]
     assert signal.getsignal(signal.SIGINT) is not None
 

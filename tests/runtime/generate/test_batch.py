@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from gar_edge.runtime import Answer, Gar, GarBackendError, GarMaskError, GarPromptError, Options
-from gar_edge.runtime.images.loading import ImageLike, MaskLike
+from gar_edge.runtime.images.loading import ImageLike
+from gar_edge.runtime.images.mask_images import MaskLike
 from gar_edge.runtime.model.sequence_batch import SequenceBatch
 
 EXAMPLES = Path(__file__).parents[3] / "examples"

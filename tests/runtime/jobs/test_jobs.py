@@ -68,7 +68,7 @@ MANY: list[Any] = [
     7,
     {"regions": GOOD["regions"]},
     {"image": "images/other.png", "question": "Is <Prompt3> größer?", "regions": {"3": {"box": [5, 5, 60, 50]}}},
-    {"image": "photo.png", "question": "", "mask_rles": [{"size": [2, 5], "counts": "234N"}], "answer": "?"},
+    {"image": "photo.png", "question": "", "mask_rles": [{"size": [9, 13], "counts": [40, 30, 47]}], "answer": "?"},
 ]
 WRONG = {
     1: "nowhere.png: no such image file", 2: "region 0: box 500,5,600,50 lies outside", 3: "an object with box",
