@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from gar_edge.runtime.errors import GarCalibrationError, GarImageError
 from gar_edge.runtime.files.fields import Field, Text, read_json
 from gar_edge.runtime.images.loading import Picture, load_picture
+from gar_edge.runtime.images.shape import Mask, match_mask
 from gar_edge.runtime.regions.coco import Coco, is_coco
 from gar_edge.runtime.regions.kinds import Marked
 from gar_edge.runtime.regions.labels import MaskFile
@@ -50,6 +52,22 @@ class Entry:
             return load_picture(path)
         except GarImageError as error:
             raise GarImageError(str(error).removeprefix(f"{path}: ")) from None
+
+
+def draw_regions(name: str, picture: Picture, regions: Mapping[int, Marked]) -> dict[int, Mask]:
+    """The masks [H,W] of a picture's regions; `GarMaskError` where one is unreadable or of another shape.
+
+    Warns where EXIF turned the picture and nothing tells whether the regions are of the turned or the stored one.
+    """
+    height, width = picture.pixels.shape[:2]
+    drawn = {number: region.draw(width, height) for number, region in regions.items()}
+    masks = {number: match_mask(mask, width, height, picture.turn) for number, mask in drawn.items()}
+    told = all(getattr(region, "size", (width, height)) is not None for region in regions.values())
+    if picture.turn is not None and not (picture.turn.shows and told):
+        warnings.warn(
+            f"{name}: the picture is {picture.turn}; its regions are taken for the upright picture's", stacklevel=2
+        )
+    return masks
 
 
 @dataclass(frozen=True)

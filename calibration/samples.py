@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import re
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from gar_edge.calibration.annotations import REMEDY, Entry, read_folder
+from gar_edge.calibration.annotations import REMEDY, Entry, draw_regions, read_folder
 from gar_edge.runtime.errors import GarCalibrationError, GarError
 from gar_edge.runtime.images.loading import load_image
-from gar_edge.runtime.images.shape import Mask, fit_mask, match_mask
+from gar_edge.runtime.images.shape import Mask, fit_mask
 from gar_edge.runtime.regions.kinds import Marked
 
 Rng = np.random.Generator
@@ -243,9 +242,7 @@ def _made(draft: _Draft, prompts: int) -> Sample | Skipped:
         return Skipped(name, why)
     try:
         picture = draft.entry.image()
-        height, width = picture.pixels.shape[:2]
-        drawn = {number: region.draw(width, height) for number, region in draft.regions.items()}
-        masks = {number: match_mask(mask, width, height, picture.turn) for number, mask in drawn.items()}
+        masks = draw_regions(name, picture, draft.regions)
     except GarError as error:
         why = str(error)
         for folder in draft.entry.folders:
@@ -254,11 +251,6 @@ def _made(draft: _Draft, prompts: int) -> Sample | Skipped:
     empty = [f"<Prompt{number}>" for number, mask in masks.items() if not mask.any()]
     if empty:
         return Skipped(name, f"the mask of {' and '.join(empty)} marks no pixel")
-    told = all(getattr(region, "size", (width, height)) is not None for region in draft.regions.values())
-    if picture.turn is not None and not (picture.turn.shows and told):
-        warnings.warn(
-            f"{name}: the picture is {picture.turn}; its regions are taken for the upright one's", stacklevel=2
-        )
     return Sample(name, picture.pixels, masks, draft.question)
 
 

@@ -4,7 +4,7 @@ The decoder is what the segment-anything repository's export script writes, or o
 `point_coords`, `point_labels` and, where it takes them, `mask_input`, `has_mask_input`, `orig_im_size` -> masks and
 their scores. Masks are taken at the decoder's own resolution where it gives them (`low_res_masks`) and scaled here:
 decoders exported by the package on PyPI crop to the picture that was there at export. SAM brings the longest side to
-the encoder's and pads to the right and below; SAM 2, known by its `high_res_feats_*`, squeezes the picture into a square.
+the encoder's and pads to the right and below; SAM 2, known by its `high_res_feats_*`, squeezes it into a square.
 """
 
 from __future__ import annotations
@@ -64,8 +64,9 @@ class _Pixels:
     def of(cls, port: Any) -> _Pixels | None:
         """By the input's shape; None where it is no picture's."""
         shape = list(port.shape)
-        axes = {4: ("NCHW", "NHWC"), 3: ("CHW", "HWC")}.get(len(shape), ())
-        found = next((one for one in axes if shape[one.index("C")] == _COLOURS), axes[0] if len(shape) == 4 else None)
+        orders = {4: ["NCHW", "NHWC"], 3: ["CHW", "HWC"]}.get(len(shape), [])
+        unknown = "NCHW" if len(shape) == 4 else None
+        found = next((one for one in orders if shape[one.index("C")] == _COLOURS), unknown)
         if found is None or port.type not in _TYPES:
             return None
         height, width = (
@@ -129,7 +130,9 @@ class Sam:
         }
         if "mask_input" in self._takes:
             inputs["mask_input"] = np.zeros(self._mask_shape(features))
-        fed = {name: inputs[name].astype(_TYPES[port.type], copy=False) for name, port in self._takes.items()}
+        fed: dict[str, NDArray[Any]] = {
+            name: inputs[name].astype(_TYPES[port.type], copy=False) for name, port in self._takes.items()
+        }
         masks, scores = _run(self._decoder, self._outputs, fed)
         if masks.ndim != 4 or scores.ndim != 2 or masks.shape[1] != scores.shape[1]:
             raise GarBackendError(f"the SAM decoder made no masks with scores but {masks.shape} and {scores.shape}")
@@ -142,6 +145,7 @@ class Sam:
         """The features of a picture, by the names that the decoder has for them."""
         height, width = image.shape[:2]
         size = self._scaled(width, height)
+        pixels: NDArray[np.float32]
         pixels = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR), np.float32)
         if not self._pixels.raw:
             pixels = (pixels - np.array(MEAN, np.float32)) / np.array(DEVIATION, np.float32)
