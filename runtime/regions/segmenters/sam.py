@@ -145,10 +145,9 @@ class Sam:
         """The features of a picture, by the names that the decoder has for them."""
         height, width = image.shape[:2]
         size = self._scaled(width, height)
-        pixels: NDArray[np.float32]
         pixels = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR), np.float32)
         if not self._pixels.raw:
-            pixels = (pixels - np.array(MEAN, np.float32)) / np.array(DEVIATION, np.float32)
+            pixels = ((pixels - MEAN) / DEVIATION).astype(np.float32)
         padded = np.zeros((self._pixels.height, self._pixels.width, _COLOURS), np.float32)
         padded[: size[1], : size[0]] = pixels
         found = _run(self._encoder, self._given, {self._pixels.name: self._pixels.laid_out(padded)})
