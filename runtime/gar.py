@@ -215,6 +215,6 @@ class _Closed:
 
 
 def _numbers(masks: Mapping[int, RegionLike]) -> list[int]:
-    if not isinstance(masks, Mapping) or not all(isinstance(number, int) for number in masks):
+    if not isinstance(masks, Mapping) or not all(isinstance(number, (int, np.integer)) for number in masks):
         raise GarPromptError("masks must be a mapping of region numbers to masks, e.g. {0: mask}")
     return sorted(masks)

@@ -23,7 +23,7 @@ from gar_edge.runtime.generate.answer import Answer
 from gar_edge.runtime.generate.sampling import Options
 from gar_edge.runtime.generate.stream import AnswerStream
 from gar_edge.runtime.images.loading import load_picture
-from gar_edge.runtime.images.shape import Mask
+from gar_edge.runtime.images.shape import Mask, pixel_box
 from gar_edge.runtime.jobs.log import JobLog
 from gar_edge.runtime.jobs.run import read_jobs, run_jobs
 from gar_edge.runtime.regions.find import Segmenter
@@ -63,7 +63,8 @@ class Output:
     def show(self, scene: Scene, question: str | None, masks: Mapping[int, Mask], stream: AnswerStream) -> None:
         """Print the answer while it is made, and draw it."""
         if self.as_json:
-            print(json.dumps(stream.finish().to_json(), ensure_ascii=False), flush=True)
+            boxes = {number: pixel_box(mask) for number, mask in masks.items()}
+            print(json.dumps({"boxes": boxes, **stream.finish().to_json()}, ensure_ascii=False), flush=True)
         else:
             for piece in stream:
                 sys.stdout.write(piece)

@@ -11,12 +11,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
 
-import numpy as np
-
 from gar_edge.runtime.cli.terminal import Interrupted
 from gar_edge.runtime.errors import GarError, GarPromptError
 from gar_edge.runtime.files.paths import home
-from gar_edge.runtime.images.shape import Mask
+from gar_edge.runtime.images.shape import Mask, pixel_box
 
 HELP = """\
 A question names its regions as <Prompt0>, <Prompt1>, …
@@ -101,9 +99,8 @@ class Session:
 
 
 def _outline(number: int, mask: Mask) -> str:
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    share = 100 * mask.mean()
-    return f"<Prompt{number}>  {columns[0]},{rows[0]},{columns[-1] + 1},{rows[-1] + 1}  {share:.1f} % of the picture"
+    box = ",".join(map(str, pixel_box(mask)))
+    return f"<Prompt{number}>  {box}  {100 * mask.mean():.1f} % of the picture"
 
 
 def _typed() -> Iterator[str]:

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-import numpy as np
 import typer
 
 from gar_edge.runtime.cli.asking import Engine
@@ -22,7 +21,7 @@ from gar_edge.runtime.errors import GarError, GarPromptError
 from gar_edge.runtime.gar import Gar
 from gar_edge.runtime.generate.answer import Answer
 from gar_edge.runtime.generate.sampling import Options
-from gar_edge.runtime.images.shape import Mask
+from gar_edge.runtime.images.shape import Mask, pixel_box
 from gar_edge.runtime.live import Frame, LiveAnswers
 from gar_edge.runtime.regions.find import Segmenter
 from gar_edge.runtime.video.capture import Video, VideoFrame, is_live
@@ -71,7 +70,7 @@ class Lines:
         """What was said about the frame's regions."""
         self.answered += 1
         fields = {
-            "boxes": {number: _box(mask) for number, mask in masks.items()},
+            "boxes": {number: pixel_box(mask) for number, mask in masks.items()},
             "text": answer.text,
             "finish_reason": answer.finish_reason,
             "milliseconds": round(answer.timings_ms.total, 3),
@@ -185,12 +184,6 @@ def _apart(regions: Regions) -> tuple[Regions, dict[int | None, FrameMasks]]:
 
 def _numbered(regions: Mapping[int | None, T], unnamed: int) -> dict[int, T]:
     return {unnamed if number is None else number: region for number, region in regions.items()}
-
-
-def _box(mask: Mask) -> list[int]:
-    """left, upper, right, lower in pixels, as --box takes them."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return [int(at) for at in (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)]
 
 
 def _silence_opencv() -> None:

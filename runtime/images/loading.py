@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,11 @@ def decoded(source: str | Path | Image.Image, error: type[GarError], what: str) 
     try:
         if isinstance(source, Image.Image):
             _check_size(source, error, name)
+            if source.getexif().get(_ORIENTATION) in _UPRIGHT:
+                warnings.warn(
+                    f"{name}: a Pillow image is taken as it is, not turned by its EXIF; ImageOps.exif_transpose does so",
+                    stacklevel=4,
+                )
             return _copied(source), None
         with Image.open(source) as picture:
             _check_size(picture, error, name)

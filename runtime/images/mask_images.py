@@ -56,7 +56,8 @@ def load_mask(mask: MaskLike) -> Mask:
     picture, _ = decoded(mask, GarMaskError, "mask")
     labels = np.unique(np.asarray(picture)) if picture.mode == "P" else None
     source = _Source(source_name(mask, "mask"), _compression(mask, picture), labels)
-    if picture.mode in ("1", "L", "I", "F") or picture.mode.startswith("I;16"):
+    clear = picture.mode in ("1", "L") and "transparency" in picture.info  # one grey stands for transparent
+    if not clear and (picture.mode in ("1", "L", "I", "F") or picture.mode.startswith("I;16")):
         values = np.asarray(picture)
         found = _mask_array(values) if picture.mode == "F" else _region(values, source)
     else:

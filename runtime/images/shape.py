@@ -71,6 +71,12 @@ def match_mask(mask: Mask, width: int, height: int, turn: Turn | None = None) ->
     return fit_mask(mask, width, height)
 
 
+def pixel_box(mask: Mask) -> list[int]:
+    """left, upper, right, lower in pixels, as `Box` takes them, of a mask with a pixel in it."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return [int(at) for at in (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)]
+
+
 def mask_box(mask: Mask) -> Extent:
     """(x_min/W, y_min/H, x_max/W, y_max/H) of the extreme pixels, inclusive, as the released code has it."""
     columns = np.flatnonzero(mask.any(axis=0))

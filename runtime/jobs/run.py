@@ -116,6 +116,8 @@ def _answer(job: Job, pictures: _Pictures, options: Options, segment: Segmenter)
         raise job.field
     question = job.field["question"]
     asked = None if question.value in (None, "") else question.to(Text)
+    if job.field["choices"].value is not None:
+        raise job.field["choices"].wrong("left out; write the choices into the question")
     scene = pictures.open(job.field["image"].to(Text))
     masks = {
         number: find_mask(region, scene.image, segment, f"region {number}", turn=scene.turn)

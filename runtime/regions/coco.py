@@ -109,7 +109,7 @@ def _alone(outline: Field) -> Field:
 def _region(
     annotation: Field, size: tuple[int, int] | None, boxes: bool, reading: Reading
 ) -> Runs | Polygons | Box | None:
-    if annotation["segmentation"].value:
+    if annotation["segmentation"].value not in (None, [], [[]], {}, ""):
         return read_segmentation(annotation["segmentation"], size, reading.skipped)
     bbox = annotation["bbox"]
     if not boxes or not bbox.value:

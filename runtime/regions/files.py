@@ -124,8 +124,8 @@ def _read(path: Path, image: str) -> tuple[dict[int, RegionLike], dict[int, int 
 
 
 def _read_own(root: Field, path: Path, image: str) -> dict[int, RegionLike]:
-    if isinstance(root.value, list) and any(isinstance(entry, dict) and "image" in entry for entry in root.value):
-        entries = list(root.items())
+    entries = list(root.items()) if isinstance(root.value, list) else [root]
+    if any(isinstance(entry.value, dict) and "image" in entry.value for entry in entries):
         named = [
             [entry.value["image"]] if isinstance(entry.value, dict) and "image" in entry.value else []
             for entry in entries

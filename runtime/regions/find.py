@@ -40,9 +40,8 @@ def find_mask(
     height, width = image.shape[:2]
     try:
         region = understood(region)
-        size = getattr(region, "size", None) if isinstance(region, (Box, Marked)) else None
-        if size is not None:
-            check_shape(size, (width, height), turn)
+        if isinstance(region, Box) and region.size is not None:
+            check_shape(region.size, (width, height), turn)
         if isinstance(region, (Box, Points, Scribble)):
             mask = segment(image, region)
         else:
