@@ -57,7 +57,7 @@ def decoded(source: str | Path | Image.Image, error: type[GarError], what: str) 
             _check_size(source, error, name)
             if source.getexif().get(_ORIENTATION) in _UPRIGHT:
                 warnings.warn(
-                    f"{name}: a Pillow image is taken as it is, not turned by its EXIF; ImageOps.exif_transpose does so",
+                    f"{name}: a Pillow image is taken as it is, not turned by its EXIF; ImageOps.exif_transpose turns",
                     stacklevel=4,
                 )
             return _copied(source), None

@@ -82,7 +82,7 @@ def load_labels(labels: MaskLike) -> NDArray[np.int64]:
         return labels.astype(np.int64)
     picture, _ = decoded(labels, GarMaskError, "label image")
     name = source_name(labels, "label image")
-    if (lossy := _compression(labels, picture)) in _LOSSY:
+    if (lossy := _compression(labels, picture)) is not None:
         raise GarMaskError(f"{name}: {lossy}'s lossy compression alters the numbers of labels; save it as PNG")
     if picture.mode in ("1", "L", "P", "I") or picture.mode.startswith("I;16"):
         return np.asarray(picture).astype(np.int64)
