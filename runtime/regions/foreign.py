@@ -16,6 +16,7 @@ from PIL import Image
 
 from gar_edge.runtime.errors import GarMaskError
 from gar_edge.runtime.files.fields import Field
+from gar_edge.runtime.regions.coco import read_segmentation
 from gar_edge.runtime.regions.coordinates import plain
 from gar_edge.runtime.regions.cues import Box, Points, Scribble
 from gar_edge.runtime.regions.files import read_region
@@ -29,7 +30,8 @@ def understood(region: Any) -> RegionLike:
     """The region as one of this package's types; `GarMaskError` names a type whose meaning is not certain.
 
     Takes arrays and tensors [H,W], also [1,H,W]; an object of a region file, such as a run-length encoding, with bytes
-    and arrays as pycocotools has them; `supervision.Detections` and Ultralytics' `Results`, `Masks` and `Boxes` of one.
+    and arrays as pycocotools has them; COCO's annotations and what SAM's mask generator returns;
+    `supervision.Detections` and Ultralytics' `Results`, `Masks` and `Boxes` of one.
     """
     if isinstance(region, (str, Image.Image, Box, Points, Scribble)) or callable(getattr(region, "draw", None)):
         return region
@@ -38,7 +40,7 @@ def understood(region: Any) -> RegionLike:
     if isinstance(region, np.ndarray):
         return _plane(region)
     if isinstance(region, Mapping):
-        return read_region(Field("region", plain(dict(region))), Path())
+        return _object(region)
     library = type(region).__module__.partition(".")[0]
     if library == "torch":
         return _plane(_tensor(region))
@@ -50,6 +52,16 @@ def understood(region: Any) -> RegionLike:
         f"a region cannot be {_type(region)}; give a mask (path, Pillow image, array [H, W]), Box(left, upper, right, "
         "lower), Points, Polygons, or a run-length encoding"
     )
+
+
+def _object(region: Mapping[Any, Any]) -> RegionLike:
+    """An object of a region file, or one with a `segmentation`: an array, run lengths or outlines."""
+    segmentation = region.get("segmentation")
+    if isinstance(segmentation, np.ndarray):
+        return _plane(segmentation)
+    if segmentation is not None:
+        return read_segmentation(Field("region", plain(segmentation), "segmentation"), None)
+    return read_region(Field("region", plain(dict(region))), Path())
 
 
 def _plane(array: NDArray[Any]) -> NDArray[Any]:
