@@ -27,8 +27,8 @@ from gar_edge.runtime.regions.labels import MaskFile, from_labels
 from gar_edge.runtime.regions.segmenters.grabcut import grabcut
 from gar_edge.runtime.video.frame_masks import FrameMasks
 
-_NUMBERED = re.compile(r"(\d+)=(.+)", re.DOTALL)
-_LABELLED = re.compile(r"(.+)#(\d+)")
+_NUMBERED = re.compile(r"(\d{1,9})=(.+)", re.DOTALL)
+_LABELLED = re.compile(r"(.+)#(\d{1,18})")
 _WHOLE = re.compile(r"[+-]?\d{1,9}")
 _NUMBER = re.compile(r"[+-]?(\d{1,9}(\.\d*)?|\.\d+)")
 _BOX, _POINT, _NOT_POINT = "--box", "--point", "--not-point"

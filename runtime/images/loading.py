@@ -89,7 +89,12 @@ def converted(picture: Image.Image, mode: str, error: type[GarError], name: str)
 
 def source_name(source: object, what: str) -> str:
     """What an error calls the picture: its path where it has one."""
-    return str(source) if isinstance(source, (str, Path)) else what
+    return printable(str(source)) if isinstance(source, (str, Path)) else what
+
+
+def printable(name: str) -> str:
+    """A name from elsewhere for a message of one line."""
+    return name if name.isprintable() else ascii(name)
 
 
 def _check_size(picture: Image.Image, error: type[GarError], name: str) -> None:

@@ -1,4 +1,4 @@
-"""COCO annotations, and what is derived from them: LVIS, Roboflow, CVAT, Ultralytics."""
+"""COCO annotations, and what is derived from them: LVIS, SA-1B, Roboflow, CVAT."""
 
 from __future__ import annotations
 
@@ -134,3 +134,17 @@ def _key(annotation: Field) -> Key | None:
 def is_coco(root: Field) -> bool:
     """Whether a file's value has the form of COCO annotations."""
     return isinstance(root.value, dict) and {"images", "annotations"} <= set(root.value)
+
+
+def from_sa1b(root: Field) -> Field:
+    """A file of SA-1B, which has one `image`, in the form of COCO's; any other as it is."""
+    value = root.value
+    if (
+        not isinstance(value, dict)
+        or not isinstance(value.get("image"), dict)
+        or not isinstance(value.get("annotations"), list)
+    ):
+        return root
+    image = {**value["image"], "id": 0}
+    annotations = [{**one, "image_id": 0} if isinstance(one, dict) else one for one in value["annotations"]]
+    return Field(root.source, {"images": [image], "annotations": annotations}, root.where, root.error)

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 
 from gar_edge.runtime.errors import GarMaskError
 from gar_edge.runtime.files.fields import Field, Text, read_json
-from gar_edge.runtime.regions.coco import Coco, is_coco
+from gar_edge.runtime.regions.coco import Coco, from_sa1b, is_coco
 from gar_edge.runtime.regions.coordinates import FURTHEST
 from gar_edge.runtime.regions.cues import Box, Points, Scribble
 from gar_edge.runtime.regions.label_studio import is_label_studio, read_label_studio
@@ -104,7 +104,7 @@ def read_region(field: Field, folder: Path) -> RegionLike:
 
 def _read(path: Path, image: str) -> tuple[dict[int, RegionLike], dict[int, int | str]]:
     """Regions by number, and the ids that the file gives them."""
-    root = read_json(path)
+    root = from_sa1b(read_json(path))
     if is_coco(root):
         coco = Coco(root)
         reading = coco.regions(coco.about(image), boxes=True)

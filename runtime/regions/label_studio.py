@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from gar_edge.runtime.errors import GarMaskError
 from gar_edge.runtime.files.fields import Field, Side
 from gar_edge.runtime.images.shape import Mask
+from gar_edge.runtime.regions.coordinates import FURTHEST
 from gar_edge.runtime.regions.names import entry_about
 from gar_edge.runtime.regions.polygons import Polygons
 from gar_edge.runtime.regions.reading import Reading, naming
@@ -44,6 +45,10 @@ class Brush:
         return mask
 
 
+_Byte = Annotated[int, msgspec.Meta(ge=0, le=255)]
+_Finite = Annotated[float, msgspec.Meta(ge=-FURTHEST, le=FURTHEST)]  # NaN is not, either
+
+
 class _Result(msgspec.Struct):
     type: str
     value: dict[str, Any]
@@ -54,13 +59,13 @@ class _Result(msgspec.Struct):
 
 
 class _Percent(msgspec.Struct):
-    x: float
-    y: float
-    width: float | None = None
-    height: float | None = None
-    radiusX: float | None = None  # noqa: N815 - the file's names
-    radiusY: float | None = None  # noqa: N815
-    rotation: float | None = None
+    x: _Finite
+    y: _Finite
+    width: _Finite | None = None
+    height: _Finite | None = None
+    radiusX: _Finite | None = None  # noqa: N815 - the file's names
+    radiusY: _Finite | None = None  # noqa: N815
+    rotation: _Finite | None = None
 
 
 def is_label_studio(root: Field) -> bool:
@@ -144,9 +149,9 @@ def _region(entry: Field, result: _Result) -> Brush | Polygons:
         raise GarMaskError(f"the picture was turned by {result.image_rotation:g}° in Label Studio; mark it upright")
     size, value = (int(width), int(height)), entry["value"]
     if "rle" in result.value:
-        return Brush(bytes(value["rle"].to(list[int], "a list of bytes")), size)
+        return Brush(bytes(value["rle"].to(list[_Byte], "a list of bytes")), size)
     if "points" in result.value:
-        return _outline([tuple(point.to(tuple[float, float], "[x, y]")) for point in value["points"].items()], size)
+        return _outline([tuple(point.to(tuple[_Finite, _Finite], "[x, y]")) for point in value["points"].items()], size)
     box = value.to(_Percent)
     if box.radiusX is not None and box.radiusY is not None:
         turns = np.linspace(0, 2 * math.pi, _CORNERS, endpoint=False)

@@ -29,7 +29,8 @@ class MaskFile:
         try:
             return load_mask(self.path) if self.label is None else from_label(self.path, self.label)
         except GarMaskError as error:
-            raise GarMaskError(f"{self.path}: {str(error).removeprefix(f'{self.path}: ')}") from None
+            name = source_name(self.path, "mask")
+            raise GarMaskError(f"{name}: {str(error).removeprefix(f'{name}: ')}") from None
 
 
 def from_labels(labels: MaskLike) -> dict[int, Mask]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from gar_edge.runtime.errors import GarMaskError
+from gar_edge.runtime.images.loading import printable
 
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://|.*[?&]d=")
 _UPLOADED = re.compile(r"[0-9a-f]{8}-(.+)")  # Label Studio puts this before the name of what is uploaded
@@ -37,7 +38,7 @@ def entry_about(names: Sequence[Sequence[str]], image: str, source: str) -> int:
         return found[0]
     if found:
         raise GarMaskError(f"{source}: has {len(found)} entries about {asked[-1]}; one is needed")
-    others = [own[0] for own in names if own]
+    others = [printable(own[0]) for own in names if own]
     listed = f"; it has {', '.join(others[:_SHOWN])}{', …' * (len(others) > _SHOWN)}" if others else ""
     raise GarMaskError(f"{source}: has 0 entries about {asked[-1]}{listed}; one of this name is needed")
 

@@ -115,6 +115,10 @@ def sam(folder: Path) -> Found:
     packed = coco_mask.encode(np.asfortranarray(REGION.astype(np.uint8)))
     for given in (generated, {**generated, "segmentation": packed}, packed, torch.tensor(REGION)[None]):
         np.testing.assert_array_equal(in_python(given), REGION)
+    dataset = {"image": {"image_id": 1, "width": WIDTH, "height": HEIGHT, "file_name": "scene.png"}}
+    runs = {"size": packed["size"], "counts": packed["counts"].decode()}
+    path = written(folder, "sa_1.json", {**dataset, "annotations": [{"id": 5, "segmentation": runs}]})
+    np.testing.assert_array_equal(by_option(folder, regions=path), REGION)
     padded = np.zeros((256, 256), bool)
     with refused("of another shape; it looks padded"):
         in_python(padded | True)
