@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from gar_edge.calibration.layouts import annotation_files, picture_folders, unread
 from gar_edge.runtime.errors import GarCalibrationError, GarImageError
-from gar_edge.runtime.files.fields import Field, read_json
-from gar_edge.runtime.images.loading import load_image
-from gar_edge.runtime.regions.files import read_segmentation
-from gar_edge.runtime.regions.find import Marked
+from gar_edge.runtime.files.fields import Field, Text, read_json
+from gar_edge.runtime.images.loading import Picture, load_picture
+from gar_edge.runtime.images.shape import Mask, match_mask
+from gar_edge.runtime.regions.coco import Coco, is_coco
+from gar_edge.runtime.regions.kinds import Marked
 from gar_edge.runtime.regions.labels import MaskFile
+from gar_edge.runtime.regions.names import name_parts
+from gar_edge.runtime.regions.reading import Reading
 from gar_edge.runtime.regions.rle import read_runs
 
 REMEDY = "put NAME_mask.png beside each, or a regions.json or COCO annotations"
@@ -39,8 +39,8 @@ class Entry:
     question: str | None = None
     together: bool = False
 
-    def image(self) -> NDArray[np.uint8]:
-        """RGB [H,W,3]; `GarImageError` where it is missing, unreadable or outside the folder."""
+    def image(self) -> Picture:
+        """The picture, upright; `GarImageError` where it is missing, unreadable or outside the folder."""
         if Path(self.name).is_absolute() or ".." in re.split(r"[/\\]", self.name):
             raise GarImageError("lies outside the folder")
         names = dict.fromkeys((self.name, self.name.replace("\\", "/")))  # as Windows writes paths
@@ -52,45 +52,70 @@ class Entry:
         if path is None:
             raise GarImageError("no such image file")
         try:
-            return load_image(path)
+            return load_picture(path)
         except GarImageError as error:
             raise GarImageError(str(error).removeprefix(f"{path}: ")) from None
 
 
-def read_folder(folder: Path) -> tuple[str, list[Entry]]:
-    """What kind of annotations a folder holds, in words, and its entries.
+def draw_regions(name: str, picture: Picture, regions: Mapping[int, Marked]) -> dict[int, Mask]:
+    """The masks [H,W] of a picture's regions; `GarMaskError` where one is unreadable or of another shape.
+
+    Warns where EXIF turned the picture and nothing tells whether the regions are of the turned or the stored one.
+    """
+    height, width = picture.pixels.shape[:2]
+    drawn = {number: region.draw(width, height) for number, region in regions.items()}
+    masks = {number: match_mask(mask, width, height, picture.turn) for number, mask in drawn.items()}
+    told = all(getattr(region, "size", (width, height)) is not None for region in regions.values())
+    if picture.turn is not None and not (picture.turn.shows and told):
+        warnings.warn(
+            f"{name}: the picture is {picture.turn}; its regions are taken for the upright picture's", stacklevel=2
+        )
+    return masks
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """What a folder holds: `kind` of annotations, in words; its entries; "name: why" of what could not be read."""
+
+    kind: str
+    entries: list[Entry]
+    skipped: list[str]
+
+
+def read_folder(folder: Path) -> Annotated:
+    """The annotated pictures of a folder.
 
     Looks for regions.json, then for one COCO file (see `layouts`), then for mask images. A COCO file itself will do,
-    too. `GarCalibrationError` where there is none of them, or where a file's structure is wrong.
+    too. What cannot be read is left out; `GarCalibrationError` where there is nothing of the kind, or nothing left.
     """
     try:
         if not folder.is_dir() and not (folder.suffix.lower() == ".json" and folder.is_file()):
             what = "not a folder" if folder.exists() else "no such folder"
             raise GarCalibrationError(f"{folder}: {what}; give one with pictures and their masks")
         if (folder / "regions.json").is_file():
-            return "regions.json", list(_regions_json(folder / "regions.json"))
+            return _regions_json(folder / "regions.json")
         ignored: list[str] = []
         for place in annotation_files(folder):
             files = {path: read_json(path, GarCalibrationError) for path in place}
-            coco = [path for path in files if _is_coco(files[path])]
+            coco = [path for path, data in files.items() if _marks_regions(data)]
             names = [str(path.relative_to(folder)) if path != folder else path.name for path in coco]
             if len(coco) > 1:
                 raise GarCalibrationError(
                     f"{folder}: holds {len(coco)} COCO files ({', '.join(names)}); leave one of them, or name one"
                 )
             if coco:
-                return names[0], list(_coco(coco[0], files[coco[0]]))
+                return replace(_coco(coco[0], files[coco[0]]), kind=names[0])
             ignored += [path.name for path in files]
         if not folder.is_dir():
             raise GarCalibrationError(f"{folder}: not COCO annotations; give these, or a folder of pictures and masks")
-        return "mask images", _mask_images(folder, ignored)
+        return Annotated("mask images", _mask_images(folder, ignored), [])
     except OSError as error:
         raise GarCalibrationError(f"{folder}: cannot be read ({error.strerror})") from None
 
 
-def _is_coco(data: Field) -> bool:
+def _marks_regions(data: Field) -> bool:
     """Whether it has COCO's lists, and not captions alone."""
-    if not (isinstance(data.value, dict) and {"images", "annotations"} <= set(data.value)):
+    if not is_coco(data):
         return False
     annotations = data.value["annotations"]
     captions = (
@@ -101,51 +126,49 @@ def _is_coco(data: Field) -> bool:
     return not captions
 
 
-def _regions_json(path: Path) -> Iterator[Entry]:
+def _regions_json(path: Path) -> Annotated:
+    entries: list[Entry] = []
+    reading = Reading()
     for item in read_json(path, GarCalibrationError).items():
-        question = item["question"]
-        yield Entry(
-            item["image"].text(),
-            (path.parent,),
-            tuple(read_runs(region) for region in item["mask_rles"].items()),
-            None if question.value in (None, "") else question.text(),
-            together=True,
+        with reading.skipping():
+            name, question = item["image"].to(Text), item["question"]
+            asked = None if question.value in (None, "") else question.to(Text)
+            regions = tuple(read_runs(region) for region in item["mask_rles"].items())
+            entries.append(Entry(name, (path.parent,), regions, asked, together=True))
+    return _left(path, entries, reading.skipped)
+
+
+def _coco(path: Path, root: Field) -> Annotated:
+    coco = Coco(root)
+    entries: list[Entry] = []
+    skipped = [*coco.skipped, *(str(one.wrong("an object with image_id")) for one in coco.ownerless)]
+    for annotation in coco.strangers():
+        owner = annotation["image_id"]
+        skipped.append(
+            f"{path}: {owner.where} is {owner.value!r}, which images lacks; add the picture or drop the annotation"
         )
-
-
-def _coco(path: Path, root: Field) -> Iterator[Entry]:
-    regions: dict[Any, list[Marked]] = {}
-    sizes: dict[Any, tuple[int, int] | None] = {}
-    for image in root["images"].items():
-        key = _key(image["id"])
-        regions[key] = []
-        sized = image["width"].value is not None and image["height"].value is not None
-        sizes[key] = (image["width"].whole(1), image["height"].whole(1)) if sized else None
-    for annotation in root["annotations"].items():
-        shape, owner = annotation["segmentation"], annotation["image_id"]
-        if not shape.value:
-            continue  # boxes and captions mark no region
-        key = _key(owner)
-        if key not in regions:
-            raise GarCalibrationError(
-                f"{path}: {owner.where} is {key!r}, which images lacks; add the picture or drop the annotation"
-            )
-        regions[key].append(read_segmentation(shape, sizes[key]))
     folders = picture_folders(path)
-    for image in root["images"].items():
-        if found := regions[image["id"].value]:
-            yield Entry(_file_name(image), folders, tuple(found))
+    for image, place in coco.images:
+        reading = coco.regions(image, boxes=False)  # boxes and captions mark no region
+        regions = tuple(region for region in reading.regions if isinstance(region, Marked))
+        if not image.names:
+            skipped.append(str(place["file_name"].wrong("a text")))
+            continue
+        name = "/".join(name_parts(image.names[0]))
+        if image.file_name is None:  # LVIS names pictures by COCO's address alone: the split and the file are its end
+            name = "/".join(name.split("/")[-2:])
+        skipped.extend(f"{name}: {why.removeprefix(f'{path}: ')}" for why in reading.skipped)
+        if regions:
+            entries.append(Entry(name, folders, regions))
+    return _left(path, entries, skipped)
 
 
-def _file_name(image: Field) -> str:
-    """LVIS names pictures by COCO's address alone, whose last parts are the split and the file."""
-    if image["file_name"].value is None and isinstance(image["coco_url"].value, str):
-        return "/".join(image["coco_url"].text().split("/")[-2:])
-    return image["file_name"].text()
-
-
-def _key(field: Field) -> int | str:
-    return field.text() if isinstance(field.value, str) else field.whole()
+def _left(path: Path, entries: list[Entry], skipped: list[str]) -> Annotated:
+    """What a file holds; its first error where nothing can be read."""
+    notes = [why.removeprefix(f"{path}: ") for why in skipped]
+    if not entries and notes:
+        raise GarCalibrationError(f"{path}: {notes[0]}")
+    return Annotated(path.name, entries, notes)
 
 
 def _mask_images(folder: Path, ignored: Sequence[str]) -> list[Entry]:

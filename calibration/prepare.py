@@ -12,8 +12,8 @@ from gar_edge.calibration.samples import Sample
 from gar_edge.runtime.bundle.manifest import Preprocess
 from gar_edge.runtime.errors import GarMaskError, GarPromptError
 from gar_edge.runtime.generate.prompt import PromptBuilder
-from gar_edge.runtime.images.loading import Extent, mask_box
 from gar_edge.runtime.images.preprocess import cut_mask, cut_tiles
+from gar_edge.runtime.images.shape import Extent, mask_box
 from gar_edge.runtime.images.tiling import Grid
 
 

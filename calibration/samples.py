@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from gar_edge.calibration.annotations import REMEDY, Entry, read_folder
+from gar_edge.calibration.annotations import REMEDY, Entry, draw_regions, read_folder
 from gar_edge.runtime.errors import GarCalibrationError, GarError
-from gar_edge.runtime.images.loading import fit_mask, load_image
-from gar_edge.runtime.regions.find import Marked
-from gar_edge.runtime.regions.rle import Mask
+from gar_edge.runtime.images.loading import load_image
+from gar_edge.runtime.images.shape import Mask, fit_mask
+from gar_edge.runtime.regions.kinds import Marked
 
 Rng = np.random.Generator
 
@@ -177,13 +177,15 @@ def folder(path: Path, count: int | None, prompts: int, seed: int = 0) -> Sample
     described or asked general questions, one to three regions at a time. `GarCalibrationError` where the folder holds
     nothing of the kind.
     """
-    kind, entries = read_folder(path)
-    if not any(entry.regions for entry in entries):
-        raise GarCalibrationError(f"{path}: {kind} marks no regions; {REMEDY}")
-    drafts = _drafts(np.random.default_rng((seed, 0)), entries, prompts)
+    found = read_folder(path)
+    if not any(entry.regions for entry in found.entries):
+        raise GarCalibrationError(f"{path}: {found.kind} marks no regions; {REMEDY}")
+    drafts = _drafts(np.random.default_rng((seed, 0)), found.entries, prompts)
     if count is not None and len(drafts) > count:
         drafts = _spread(np.random.default_rng((seed, 1)), drafts)
-    return SampleSet(f"{path}: {kind}", False, lambda: (_made(draft, prompts) for draft in drafts), count)
+    made = SampleSet(f"{path}: {found.kind}", False, lambda: (_made(draft, prompts) for draft in drafts), count)
+    made.skipped.extend(found.skipped)
+    return made
 
 
 @dataclass(frozen=True)
@@ -239,10 +241,8 @@ def _made(draft: _Draft, prompts: int) -> Sample | Skipped:
     if why is not None:
         return Skipped(name, why)
     try:
-        image = draft.entry.image()
-        width, height = image.shape[1], image.shape[0]
-        drawn = {number: region.draw(width, height) for number, region in draft.regions.items()}
-        masks = {number: fit_mask(mask, width, height) for number, mask in drawn.items()}
+        picture = draft.entry.image()
+        masks = draw_regions(name, picture, draft.regions)
     except GarError as error:
         why = str(error)
         for folder in draft.entry.folders:
@@ -251,7 +251,7 @@ def _made(draft: _Draft, prompts: int) -> Sample | Skipped:
     empty = [f"<Prompt{number}>" for number, mask in masks.items() if not mask.any()]
     if empty:
         return Skipped(name, f"the mask of {' and '.join(empty)} marks no pixel")
-    return Sample(name, image, masks, draft.question)
+    return Sample(name, picture.pixels, masks, draft.question)
 
 
 def _misfit(draft: _Draft, prompts: int) -> str | None:

@@ -31,8 +31,8 @@ from gar_edge.runtime.errors import GarError
 from gar_edge.runtime.gar import Gar
 from gar_edge.runtime.generate.options import Options
 from gar_edge.runtime.generate.pipeline import Pipeline
-from gar_edge.runtime.images.loading import mask_box
 from gar_edge.runtime.images.preprocess import cut_mask
+from gar_edge.runtime.images.shape import mask_box
 from gar_edge.runtime.model.decoder import DecoderGraph
 from gar_edge.runtime.model.start import start_sequence
 

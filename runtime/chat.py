@@ -5,7 +5,7 @@ from __future__ import annotations
 from gar_edge.runtime.generate.answer import Answer, StopWatch
 from gar_edge.runtime.generate.options import Options
 from gar_edge.runtime.generate.prompt import Turn
-from gar_edge.runtime.generate.request import Picture, Regions, Request
+from gar_edge.runtime.generate.request import OpenPicture, Regions, Request
 from gar_edge.runtime.generate.scheduler import Scheduler
 from gar_edge.runtime.generate.stream import AnswerStream
 
@@ -18,7 +18,7 @@ class Chat:
     """
 
     def __init__(
-        self, scheduler: Scheduler, picture: Picture, regions: Regions, *, options: Options, opening_ms: float
+        self, scheduler: Scheduler, picture: OpenPicture, regions: Regions, *, options: Options, opening_ms: float
     ) -> None:
         self._scheduler = scheduler
         self._picture = picture

@@ -14,9 +14,9 @@ from gar_edge.runtime.engines.choice import open_backend
 from gar_edge.runtime.errors import GarPromptError
 from gar_edge.runtime.generate.kept import KeptWork
 from gar_edge.runtime.generate.pipeline import Pipeline
-from gar_edge.runtime.generate.request import Picture
+from gar_edge.runtime.generate.request import OpenPicture
 from gar_edge.runtime.generate.scheduler import Scheduler
-from gar_edge.runtime.images.loading import ImageLike, load_image
+from gar_edge.runtime.images.loading import ImageLike, load_picture
 from gar_edge.runtime.images.preprocess import cut_tiles
 from gar_edge.runtime.scene import Scene
 
@@ -94,10 +94,10 @@ class Gar:
         """Open a picture: a path, a Pillow image, or RGB uint8 [H,W,3]. `max_tiles` replaces the bundle's limit."""
         begin = time.perf_counter()
         limit = self._max_tiles(max_tiles)
-        loaded = load_image(image)
-        picture = Picture(cut_tiles(loaded, self.manifest.preprocess, limit), next(self._scenes))
-        weakref.finalize(picture, self.scheduler.kept.drop, picture.key)
-        return Scene(self.scheduler, loaded, picture, opening_ms=(time.perf_counter() - begin) * 1e3)
+        picture = load_picture(image)
+        opened = OpenPicture(cut_tiles(picture.pixels, self.manifest.preprocess, limit), next(self._scenes))
+        weakref.finalize(opened, self.scheduler.kept.drop, opened.key)
+        return Scene(self.scheduler, picture, opened, opening_ms=(time.perf_counter() - begin) * 1e3)
 
     def _max_tiles(self, wanted: int | None) -> int | None:
         """What limits the tiles beside the thumbnail: the caller, or what the engines were built for."""

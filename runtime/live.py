@@ -12,7 +12,8 @@ from gar_edge.runtime.errors import GarError
 from gar_edge.runtime.gar import Gar
 from gar_edge.runtime.generate.answer import Answer
 from gar_edge.runtime.generate.options import Options
-from gar_edge.runtime.images.loading import ImageLike, MaskLike
+from gar_edge.runtime.images.loading import ImageLike
+from gar_edge.runtime.images.mask_images import MaskLike
 
 DEFAULT = Options(max_new_tokens=128, live=True)
 

@@ -6,17 +6,18 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gar_edge.runtime.chat import Chat
 from gar_edge.runtime.errors import GarPromptError
 from gar_edge.runtime.generate.answer import Answer, StopWatch
 from gar_edge.runtime.generate.options import DEFAULT, Options
-from gar_edge.runtime.generate.request import Picture, Regions, Request
+from gar_edge.runtime.generate.request import OpenPicture, Regions, Request
 from gar_edge.runtime.generate.scheduler import Scheduler
 from gar_edge.runtime.generate.side_by_side import Asked, answer_side_by_side
 from gar_edge.runtime.generate.stream import AnswerStream
-from gar_edge.runtime.regions.find import RegionLike, find_mask
+from gar_edge.runtime.images.loading import Picture
+from gar_edge.runtime.regions.find import find_mask
+from gar_edge.runtime.regions.kinds import RegionLike
 
 Question = tuple[str | None, Mapping[int, RegionLike]]
 
@@ -28,15 +29,14 @@ class Scene:
     about the same regions prefills only what differs. Both are exact, and `Answer.reuse` counts them.
     """
 
-    def __init__(
-        self, scheduler: Scheduler, image: NDArray[np.uint8], picture: Picture, *, opening_ms: float = 0.0
-    ) -> None:
-        """image: RGB [H,W,3]. opening_ms: what cutting it took; counts for the first answer about it."""
-        self.image = image
-        self.tiles = picture.tiles
-        self.grid = picture.tiles.grid
+    def __init__(self, scheduler: Scheduler, picture: Picture, opened: OpenPicture, *, opening_ms: float = 0.0) -> None:
+        """opened: the picture cut into tiles. opening_ms: what that took; counts for the first answer about it."""
+        self.image = picture.pixels
+        self.turn = picture.turn
+        self.tiles = opened.tiles
+        self.grid = opened.tiles.grid
         self._scheduler = scheduler
-        self._picture = picture
+        self._picture = opened
         self._opening_ms = opening_ms
 
     def describe(self, region: RegionLike, *, number: int | None = None, options: Options = DEFAULT) -> Answer:
@@ -100,7 +100,8 @@ class Scene:
         """Regions at the picture's size, in the caller's order."""
         with watch.stage("preprocess"):
             masks = {
-                number: find_mask(regions[number], self.image, name=f"region {number}") for number in _numbers(regions)
+                number: find_mask(regions[number], self.image, name=f"region {number}", turn=self.turn)
+                for number in _numbers(regions)
             }
             return Regions.of(self._scheduler.pipeline, self._picture, masks)
 
@@ -128,6 +129,6 @@ class Scene:
 
 
 def _numbers(regions: Mapping[int, RegionLike]) -> list[int]:
-    if not isinstance(regions, Mapping) or not all(isinstance(number, int) for number in regions):
+    if not isinstance(regions, Mapping) or not all(isinstance(number, (int, np.integer)) for number in regions):
         raise GarPromptError("regions must be a mapping of region numbers to masks, e.g. {0: mask}")
     return list(regions)

@@ -19,7 +19,7 @@ from gar_edge.runtime.engines.choice import open_backend
 from gar_edge.runtime.engines.protocol import Buffer
 from gar_edge.runtime.generate.pipeline import Pipeline
 from gar_edge.runtime.generate.side_by_side import Asked, answer_side_by_side
-from gar_edge.runtime.images.loading import Extent
+from gar_edge.runtime.images.shape import Extent
 from gar_edge.runtime.images.tiling import Grid
 from gar_edge.runtime.model.vision import VisionRunner
 

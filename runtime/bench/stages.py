@@ -20,7 +20,7 @@ from gar_edge.runtime.gar import Gar
 from gar_edge.runtime.generate.answer import Answer
 from gar_edge.runtime.generate.options import Options
 from gar_edge.runtime.generate.pipeline import Pipeline
-from gar_edge.runtime.images.loading import Extent
+from gar_edge.runtime.images.shape import Extent
 from gar_edge.runtime.images.tiling import Grid
 from gar_edge.runtime.model.vision import VisionRunner
 from gar_edge.runtime.scene import Scene

@@ -18,11 +18,10 @@ from gar_edge.runtime.errors import GarPromptError
 from gar_edge.runtime.generate.answer import Answer
 from gar_edge.runtime.generate.options import Options
 from gar_edge.runtime.generate.stream import AnswerStream
-from gar_edge.runtime.images.loading import load_image
-from gar_edge.runtime.regions.extent import pixel_box
+from gar_edge.runtime.images.loading import load_picture
+from gar_edge.runtime.images.shape import Mask, pixel_box
 from gar_edge.runtime.regions.find import Segmenter
 from gar_edge.runtime.regions.overlay import check_writable, draw_overlay
-from gar_edge.runtime.regions.rle import Mask
 from gar_edge.runtime.scene import Scene
 
 
@@ -77,11 +76,12 @@ def ask_about(
 ) -> None:
     """Ask about one picture, and go on asking where that is wished."""
     # Files first: a mistyped name should not wait for a model of gigabytes.
-    picture = load_image(image)
+    picture = load_picture(image)
     if output.overlay is not None:
         check_writable(output.overlay)
     described = asking.question is None and not interactive
-    cut = cut_out(read_arguments(asking.arguments, image.name, described), picture, asking.segment)
+    regions = read_arguments(asking.arguments, str(image), described)
+    cut = cut_out(regions, picture.pixels, asking.segment, picture.turn)
     gar = engine.load()
     masks = {gar.manifest.prompt.default_region if number is None else number: mask for number, mask in cut.items()}
 
@@ -89,7 +89,7 @@ def ask_about(
         output.show(scene, question, about, scene.stream(question, about, options=options))
 
     try:
-        scene = gar.open(picture, max_tiles=asking.max_tiles)
+        scene = gar.open(picture.pixels, max_tiles=asking.max_tiles)
         if asking.question is not None or not interactive:
             ask(asking.question, masks, asking.options)
     except GarPromptError as error:
@@ -99,4 +99,4 @@ def ask_about(
         def ask_again(question: str | None, about: Mapping[int, Mask], cancel: threading.Event) -> None:
             ask(question, about, replace(asking.options, cancel=cancel))
 
-        Session(masks, ask_again).run()
+        Session(masks, ask_again, len(gar.manifest.prompt.regions)).run()

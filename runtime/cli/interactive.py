@@ -11,12 +11,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
 
-import numpy as np
-
 from gar_edge.runtime.cli.terminal import Interrupted
 from gar_edge.runtime.errors import GarError, GarPromptError
 from gar_edge.runtime.files.paths import home
-from gar_edge.runtime.regions.rle import Mask
+from gar_edge.runtime.images.shape import Mask, pixel_box
 
 HELP = """\
 A question names its regions as <Prompt0>, <Prompt1>, …
@@ -24,7 +22,7 @@ A question names its regions as <Prompt0>, <Prompt1>, …
 :regions       list the regions
 :help          this list
 :quit          leave; so do Ctrl-D and Ctrl-C. Ctrl-C during an answer ends the answer"""
-_NAMED = re.compile(r"<Prompt(\d+)>")
+_NAMED = re.compile(r"<Prompt(\d{1,9})>")
 _HISTORY_LINES = 1000
 
 
@@ -32,11 +30,13 @@ _HISTORY_LINES = 1000
 class Session:
     """A conversation about one picture.
 
-    regions: masks [H,W] by number. ask: answers about some of them, and shows the answer; None asks for a description.
+    regions: masks [H,W] by number, as many as there are. ask: answers about some of them, and shows the answer; None
+    asks for a description. prompts: how many the model takes in one question; it names them from 0 on.
     """
 
     regions: Mapping[int, Mask]
     ask: Callable[[str | None, Mapping[int, Mask], threading.Event], None]
+    prompts: int
 
     def run(self) -> None:
         """Take lines from stdin until it ends, `:quit` or Ctrl-C; an error ends its question alone."""
@@ -54,8 +54,9 @@ class Session:
             if line.startswith(":"):
                 self._command(*line[1:].split())
             else:
-                numbers = sorted({int(number) for number in _NAMED.findall(line)})
-                self._answer(line, numbers)
+                named = {int(number) for number in _NAMED.findall(line)}
+                own = [number for number in self.regions if number in named]
+                self._answer(line, own + sorted(named.difference(own)))
         except GarError as error:
             print(f"error: {error}", file=sys.stderr)
 
@@ -77,14 +78,29 @@ class Session:
             raise GarPromptError(f"there is no region {missing[0]}; there are {known}")
         if not numbers:
             raise GarPromptError(f"the question names no region; say which, e.g. <Prompt{min(self.regions)}>")
+        if len(numbers) > self.prompts:
+            raise GarPromptError(
+                f"the question names {len(numbers)} regions; the model takes at most {self.prompts} at once"
+            )
+        named = self._within_reach(numbers)
+        if question is not None:
+            question = _NAMED.sub(lambda match: f"<Prompt{named[int(match[1])]}>", question)
         with _interrupts_set(threading.Event()) as cancel:
-            self.ask(question, {number: self.regions[number] for number in numbers}, cancel)
+            self.ask(question, {named[number]: self.regions[number] for number in numbers}, cancel)
+
+    def _within_reach(self, numbers: list[int]) -> dict[int, int]:
+        """The numbers by which the model knows these regions: their own where it can, else free ones, said aloud."""
+        free = (number for number in range(self.prompts) if number not in numbers)
+        named = {number: number if number < self.prompts else next(free) for number in numbers}
+        for number, other in named.items():
+            if number != other:
+                print(f"(<Prompt{number}> is asked about as <Prompt{other}>)", file=sys.stderr)
+        return named
 
 
 def _outline(number: int, mask: Mask) -> str:
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    share = 100 * mask.mean()
-    return f"<Prompt{number}>  {columns[0]},{rows[0]},{columns[-1] + 1},{rows[-1] + 1}  {share:.1f} % of the picture"
+    box = ",".join(map(str, pixel_box(mask)))
+    return f"<Prompt{number}>  {box}  {100 * mask.mean():.1f} % of the picture"
 
 
 def _typed() -> Iterator[str]:

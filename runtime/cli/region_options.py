@@ -1,8 +1,8 @@
 """Regions of the command line: `[K=]…` arguments to numbered regions, and those to masks of the picture.
 
 Numbers: K= says which `<PromptK>` a region is. Those without take the lowest that are free, in the order in which they
-are given; of several options the order is not known, so that all but one must carry their numbers. All points without a
-number are one region. A box and points of the same number are one region too.
+are given, which is kept; of several options the order is not known, so that all but one must carry their numbers. All
+points without a number are one region. A box and points of the same number are one region too.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ import typer
 from numpy.typing import NDArray
 
 from gar_edge.runtime.errors import GarMaskError
+from gar_edge.runtime.images.shape import Mask, Turn
 from gar_edge.runtime.regions.cues import Box, Points, Scribble
-from gar_edge.runtime.regions.files import fractions_meant, read_regions
-from gar_edge.runtime.regions.find import RegionLike, Segmenter, box_mask, find_mask
+from gar_edge.runtime.regions.files import read_region_of, read_regions
+from gar_edge.runtime.regions.find import Segmenter, box_mask, find_mask
+from gar_edge.runtime.regions.kinds import RegionLike
 from gar_edge.runtime.regions.labels import MaskFile, from_labels
-from gar_edge.runtime.regions.rle import Mask
 from gar_edge.runtime.regions.segmenters.grabcut import grabcut
 from gar_edge.runtime.video.frame_masks import FrameMasks
 
-_NUMBERED = re.compile(r"(\d+)=(.+)", re.DOTALL)
-_LABELLED = re.compile(r"(.+)#(\d+)")
+_NUMBERED = re.compile(r"(\d{1,9})=(.+)", re.DOTALL)
+_LABELLED = re.compile(r"(.+)#(\d{1,18})")
 _WHOLE = re.compile(r"[+-]?\d{1,9}")
 _NUMBER = re.compile(r"[+-]?(\d{1,9}(\.\d*)?|\.\d+)")
 _BOX, _POINT, _NOT_POINT = "--box", "--point", "--not-point"
@@ -63,18 +64,17 @@ Regions = Mapping[int | None, Given]
 def read_arguments(arguments: RegionArguments, image: str, described: bool) -> Regions:
     """The regions by number; a single one that is `described` and has no number gets None, for the bundle knows it.
 
-    image: the picture's name, by which files of regions find its entry. `typer.BadParameter` for arguments that are
+    image: the picture's path, by which files of regions find its entry. `typer.BadParameter` for arguments that are
     wrong in themselves, `GarMaskError` for files.
     """
-    numbered: dict[int | None, Given] = {}
-    loose: list[Given] = []
-    for number, given in _all(arguments, image):
-        if number is None:
-            loose.append(given)
-        elif number in numbered:
+    listed = list(_all(arguments, image))
+    numbered: set[int] = set()
+    for number, given in listed:
+        if number in numbered:
             raise typer.BadParameter(f"region {number} is given twice", param_hint=given.option)
-        else:
-            numbered[number] = given
+        if number is not None:
+            numbered.add(number)
+    loose = [given for number, given in listed if number is None]
     kinds = sorted({given.option for given in loose})
     if len(kinds) > 1:
         raise typer.BadParameter(
@@ -83,15 +83,18 @@ def read_arguments(arguments: RegionArguments, image: str, described: bool) -> R
     if described and len(loose) == 1 and not numbered:
         return {None: loose[0]}
     free = (number for number in itertools.count() if number not in numbered)
-    return numbered | dict(zip(free, loose, strict=False))
+    return {next(free) if number is None else number: given for number, given in listed}
 
 
-def cut_out(regions: Regions, image: NDArray[np.uint8], segment: Segmenter) -> dict[int | None, Mask]:
+def cut_out(
+    regions: Regions, image: NDArray[np.uint8], segment: Segmenter, turn: Turn | None = None
+) -> dict[int | None, Mask]:
     """The regions' masks [H,W]; `typer.BadParameter` for boxes and points that do not lie in the picture."""
     masks = {}
     for number, given in regions.items():
+        name = "region" if number is None else f"region {number}"
         try:
-            masks[number] = find_mask(given.region, image, segment, "region" if number is None else f"region {number}")
+            masks[number] = find_mask(given.region, image, segment, name, turn=turn)
         except GarMaskError as error:
             if given.option in (_BOX, _POINT):
                 raise typer.BadParameter(str(error), param_hint=given.option) from None
@@ -119,10 +122,11 @@ def _all(arguments: RegionArguments, image: str) -> Iterator[tuple[int | None, G
     for number, text in _split(arguments.scribble):
         yield number, Given("--scribble", Scribble(text))
     for first, text in _split(arguments.regions):
-        path = Path(text)
-        found = (
-            read_regions(path, image) if path.suffix.lower() == ".json" else dict(enumerate(from_labels(path).values()))
-        )
+        path, chosen = _labelled(text)
+        if chosen is not None:
+            yield first, Given("--regions", _one_of(path, image, chosen))
+            continue
+        found = read_regions(path, image) if _is_json(path) else dict(enumerate(from_labels(path).values()))
         for number, region in found.items():
             loose = first is None and list(found) == [0]
             yield None if loose else number + (first or 0), Given("--regions", region)
@@ -140,7 +144,7 @@ def _cues(arguments: RegionArguments) -> Iterator[tuple[int | None, Given]]:
     for number, text in _split(arguments.box):
         corners = _coordinates(_BOX, text, "left,upper,right,lower")
         try:
-            box = Box(corners[0], corners[1], corners[2], corners[3], fractions_meant(corners))
+            box = Box(corners[0], corners[1], corners[2], corners[3])
         except GarMaskError as error:
             raise typer.BadParameter(str(error), param_hint=_BOX) from None
         marked = points.pop(number, None) if number is not None else None
@@ -150,11 +154,19 @@ def _cues(arguments: RegionArguments) -> Iterator[tuple[int | None, Given]]:
 
 
 def _pointed(inside: list[tuple[float, ...]], outside: list[tuple[float, ...]], box: Box | None) -> Points:
-    fractions = fractions_meant(itertools.chain(*inside, *outside))
     try:
-        return Points([(x, y) for x, y in inside], [(x, y) for x, y in outside], box, fractions)
+        return Points([(x, y) for x, y in inside], [(x, y) for x, y in outside], box)
     except GarMaskError as error:
         raise typer.BadParameter(str(error), param_hint=_POINT) from None
+
+
+def _one_of(path: Path, image: str, chosen: int) -> RegionLike:
+    """One region of a JSON file, or one instance of a label image."""
+    return read_region_of(path, image, chosen) if _is_json(path) else MaskFile(path, chosen)
+
+
+def _is_json(path: Path) -> bool:
+    return path.suffix.lower() == ".json"
 
 
 def _mask(text: str) -> RegionLike:

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
 import typer
@@ -22,9 +21,8 @@ from gar_edge.runtime.cli.terminal import Interrupted
 from gar_edge.runtime.errors import GarError, GarPromptError
 from gar_edge.runtime.gar import Gar
 from gar_edge.runtime.generate.answer import Answer
+from gar_edge.runtime.images.shape import Mask, pixel_box
 from gar_edge.runtime.live import Frame, LiveAnswers
-from gar_edge.runtime.regions.extent import pixel_box
-from gar_edge.runtime.regions.rle import Mask
 from gar_edge.runtime.video.capture import Video, VideoFrame, is_live
 from gar_edge.runtime.video.following import Follower
 from gar_edge.runtime.video.frame_masks import FrameMasks
@@ -94,7 +92,7 @@ class Lines:
 def watch_video(source: str, choice: FrameChoice, asking: Asking, engine: EngineSettings, *, as_json: bool) -> None:
     """Ask about a video's frames until it ends; what is live ends by Ctrl-C, or by an error."""
     _silence_opencv()
-    regions = read_arguments(asking.arguments, Path(source).name, asking.question is None)
+    regions = read_arguments(asking.arguments, source, asking.question is None)
     gar = None
     if is_live(source):
         with Video(source):  # no camera: no need for a model. Afterwards this one's frames would be old

@@ -1,14 +1,30 @@
-"""JSON from elsewhere, read field by field: what is not as it must be is named with its place in the file."""
+"""JSON from elsewhere, read part by part: what is not as it must be is named with its place in the file.
+
+msgspec checks the values; a `Field` knows where they stand, so that one bad entry can be told from its neighbours.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar, overload
+
+import msgspec
 
 from gar_edge.runtime.errors import GarError, GarMaskError
+
+T = TypeVar("T")
+Text = Annotated[str, msgspec.Meta(pattern=r"\S")]
+Side = Annotated[float, msgspec.Meta(ge=1, le=2**53, multiple_of=1)]  # a whole number, which some tools write as 640.0
+
+_AT = re.compile(r"(?P<what>.*?)(?: - at `\$(?P<path>.*)`)?", re.DOTALL)
+_MISSING = re.compile(r"Object missing required field `(.+)`")
+_STEP = re.compile(r"\.?([^.\[\]]+)")
+_TYPES = re.compile(r"Expected `(?P<types>[^`]+)`(?: >= (?P<least>-?\d+))?")
+_WORDS = {"array": "a list", "object": "an object", "str": "a text", "int": "a whole number", "float": "a number"}
 
 
 @dataclass(frozen=True)
@@ -35,39 +51,64 @@ class Field:
             raise self.wrong("a list")
         return (replace(self, value=value, where=f"{self.where}[{i}]") for i, value in enumerate(self.value))
 
-    def text(self) -> str:
-        if not isinstance(self.value, str) or not self.value.strip():
-            raise self.wrong("a text")
-        return self.value
+    @overload
+    def to(self, kind: type[T], expected: str | None = None) -> T: ...
 
-    def whole(self, least: int = 0) -> int:
-        if type(self.value) is not int or self.value < least:  # a bool is no number here
-            raise self.wrong(f"a whole number from {least} on")
-        return self.value
+    @overload
+    def to(self, kind: Any, expected: str | None = None) -> Any: ...
 
-    def numbers(self, expected: str, *kinds: type) -> list[Any]:
-        """A list of nothing but numbers of these types, as it is: there may be millions."""
-        if not isinstance(self.value, list):
-            raise self.wrong("a list")
-        if {type(at) for at in self.value} <= set(kinds):
-            return self.value
-        raise next(item for item in self.items() if type(item.value) not in kinds).wrong(expected)
+    def to(self, kind: Any, expected: str | None = None) -> Any:
+        """The value as msgspec converts it to a type; `error` names the part of it that does not fit.
+
+        expected: what the whole value must be, in words, where its type says too little.
+        """
+        try:
+            return msgspec.convert(self.value, kind)
+        except msgspec.ValidationError as problem:
+            raise self._misfit(str(problem), expected) from None
 
     def wrong(self, expected: str) -> GarError:
         """The error that says what stands here and what must."""
         found = "is missing" if self.value is None else f"is {_shortened(self.value)}"
         return self.error(f"{self.source}: {self.where or 'the file'} {found}; it must be {expected}")
 
+    def _misfit(self, problem: str, expected: str | None) -> GarError:
+        match = _AT.fullmatch(problem)
+        what, path = (match["what"], match["path"] or "") if match else (problem, "")
+        at = self
+        for step in _STEP.findall(path):
+            at = list(at.items())[int(step)] if isinstance(at.value, list) else at[step]
+        if missing := _MISSING.fullmatch(what):
+            return at[missing[1]].wrong(expected or "given")
+        if expected is not None and (at is self or not what.startswith("Expected")):
+            return self.wrong(expected)
+        return at.wrong(_in_words(what))
+
 
 def read_json(path: Path, error: type[GarError] = GarMaskError) -> Field:
     """The file's value; `error` where it is missing or not JSON."""
     try:
-        return Field(str(path), json.loads(path.read_text("utf-8-sig")), error=error)
+        return Field(
+            str(path), json.loads(path.read_text("utf-8-sig")), error=error
+        )  # NaN passes, as it does elsewhere
     except OSError as problem:
         raise error(f"{path}: cannot be read ({problem.strerror})") from None
     except (ValueError, RecursionError) as problem:
         reason = " ".join(str(problem).split())
         raise error(f"{path}: not JSON that can be read ({reason}); correct or remove it") from None
+
+
+def _in_words(what: str) -> str:
+    """Msgspec's "Expected `int` >= 1, got `str`" as what must stand there."""
+    match = _TYPES.match(what)
+    if match is None:
+        return "a number within range"
+    kinds = [_WORDS.get(kind, kind) for kind in match["types"].split(" | ") if kind != "null"]
+    if "multiple" in what:
+        kinds = ["a whole number"]
+    elif _WORDS["float"] in kinds:
+        kinds.remove(_WORDS["int"]) if _WORDS["int"] in kinds else None
+    return " or ".join(kinds) + (f" from {match['least']} on" if match["least"] else "")
 
 
 def _shortened(value: Any) -> str:

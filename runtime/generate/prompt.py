@@ -62,7 +62,10 @@ class PromptBuilder:
         if not numbers:
             raise GarPromptError("no region given: mark at least one with a mask, a box or points")
         if len(numbers) > len(known):
-            raise GarPromptError(f"{len(numbers)} regions given, the model takes at most {len(known)} in one prompt")
+            raise GarPromptError(
+                f"{len(numbers)} regions given, the model takes at most {len(known)} in one prompt; choose among them, "
+                "with gar-run by FILE#N or --interactive"
+            )
         for number in numbers:
             if not 0 <= number < len(known):
                 raise GarPromptError(f"region {number} does not exist; they are numbered 0 to {len(known) - 1}")

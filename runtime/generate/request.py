@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from gar_edge.runtime.errors import GarPromptError
 from gar_edge.runtime.generate.options import Options
 from gar_edge.runtime.generate.pipeline import Pipeline
-from gar_edge.runtime.images.loading import Extent, mask_box
 from gar_edge.runtime.images.preprocess import Tiles, cut_mask
+from gar_edge.runtime.images.shape import Extent, mask_box
 
 TileKey = tuple[int, int, bytes]  # scene, tile, digest of the tile's mask
 
 
 @dataclass(frozen=True)
-class Picture:
+class OpenPicture:
     """An open picture: its tiles, and the number of its scene, under which work on it is kept."""
 
     tiles: Tiles
@@ -42,7 +42,7 @@ class Regions:
     digest: bytes
 
     @classmethod
-    def of(cls, pipeline: Pipeline, picture: Picture, masks: Mapping[int, NDArray[np.bool_]]) -> Regions:
+    def of(cls, pipeline: Pipeline, picture: OpenPicture, masks: Mapping[int, NDArray[np.bool_]]) -> Regions:
         """masks: bool [H,W] by number; where they overlap the earlier one wins."""
         spec, no_region = pipeline.manifest.preprocess, len(pipeline.manifest.prompt.regions)
         union = cut_mask(masks, picture.tiles.grid, spec, no_region)
@@ -59,7 +59,7 @@ class Regions:
 class Request:
     """A prompt's token ids [S] about regions of a picture, and `room`: how many tokens the answer may have."""
 
-    picture: Picture
+    picture: OpenPicture
     regions: Regions
     ids: NDArray[np.int64]
     options: Options
@@ -68,7 +68,7 @@ class Request:
 
     @classmethod
     def of(
-        cls, pipeline: Pipeline, picture: Picture, regions: Regions, ids: NDArray[np.int64], options: Options
+        cls, pipeline: Pipeline, picture: OpenPicture, regions: Regions, ids: NDArray[np.int64], options: Options
     ) -> Request:
         """`GarPromptError` where the prompt leaves no room for an answer."""
         longest, prompt = pipeline.decoder.longest, pipeline.manifest.prompt

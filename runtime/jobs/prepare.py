@@ -8,6 +8,7 @@ from concurrent.futures import Future
 
 from gar_edge.runtime.errors import GarError
 from gar_edge.runtime.files.addresses import beside
+from gar_edge.runtime.files.fields import Text
 from gar_edge.runtime.gar import Gar
 from gar_edge.runtime.generate.side_by_side import Asked
 from gar_edge.runtime.jobs.job import Job, JobSettings
@@ -33,10 +34,10 @@ class Preparation:
         if isinstance(job.field, GarError):
             raise job.field
         asked = read_question(job.field)
-        scene = self._scene(job.field["image"].text())
+        scene = self._scene(job.field["image"].to(Text))
         settings = self._settings
         masks = {
-            number: find_mask(region, scene.image, settings.segment, f"region {number}")
+            number: find_mask(region, scene.image, settings.segment, f"region {number}", turn=scene.turn)
             for number, region in entry_regions(job.field, settings.folder).items()
         }
         if asked is None and list(masks) == [0]:

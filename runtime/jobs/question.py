@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import string
 
-from gar_edge.runtime.files.fields import Field
+from gar_edge.runtime.files.fields import Field, Text
 
 _LETTERED = re.compile(r"\(?([A-Z])[.):]\s*\S")
 
@@ -18,17 +18,17 @@ def read_question(job: Field) -> str | None:
     """
     question, choices = job["question"], job["choices"]
     if choices.value in (None, [], {}):
-        return None if question.value in (None, "") else question.text()
+        return None if question.value in (None, "") else question.to(Text)
     if question.value in (None, ""):
         raise question.wrong("a text, to go with the choices")
     lines = "\n".join(_lettered(choices))
-    return f"Question: {question.text()}\nOptions:\n{lines}\nAnswer with the correct option's letter directly."
+    return f"Question: {question.to(Text)}\nOptions:\n{lines}\nAnswer with the correct option's letter directly."
 
 
 def _lettered(choices: Field) -> list[str]:
     if isinstance(choices.value, dict):
-        return [f"{letter}. {choices[letter].text().strip()}" for letter in choices.value]
-    texts = [choice.text().strip() for choice in choices.items()]
+        return [f"{letter}. {choices[letter].to(Text).strip()}" for letter in choices.value]
+    texts = [choice.to(Text).strip() for choice in choices.items()]
     letters = string.ascii_uppercase[: len(texts)]
     found = [match[1] if (match := _LETTERED.match(text)) else "" for text in texts]
     if found == list(letters):

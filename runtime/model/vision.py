@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from gar_edge.runtime.bundle.manifest import Manifest
 from gar_edge.runtime.engines.limits import TILES_AT_ONCE
 from gar_edge.runtime.engines.protocol import Array, Backend, Buffer
-from gar_edge.runtime.images.loading import Extent
+from gar_edge.runtime.images.shape import Extent
 from gar_edge.runtime.images.tiling import Grid
 
 

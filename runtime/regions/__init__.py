@@ -14,10 +14,11 @@ is given: `box_mask` takes the box itself, `Sam` runs a Segment-Anything pair of
 from __future__ import annotations
 
 from gar_edge.runtime.regions.cues import Box, Cue, Marks, Points, Scribble
-from gar_edge.runtime.regions.find import RegionLike, Segmenter, box_mask, find_mask
+from gar_edge.runtime.regions.find import Segmenter, box_mask, find_mask
+from gar_edge.runtime.regions.kinds import RegionLike
 from gar_edge.runtime.regions.labels import from_labels
 from gar_edge.runtime.regions.polygons import Polygons, from_polygons
-from gar_edge.runtime.regions.rle import Mask, Runs, from_rle
+from gar_edge.runtime.regions.rle import Runs, from_rle
 from gar_edge.runtime.regions.segmenters.grabcut import grabcut
 from gar_edge.runtime.regions.segmenters.sam import Sam
 

@@ -1,7 +1,6 @@
 """Cues: boxes, points and scribbles, which say where a region is but not where it ends.
 
-Coordinates count from the picture's upper left corner, x to the right and y down, in pixels (the picture spans 0…width
-and 0…height, the first pixel 0…1) or in fractions of the sides.
+Coordinates are those of `coordinates`: pixels, or fractions of the sides.
 """
 
 from __future__ import annotations
@@ -9,20 +8,24 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gar_edge.runtime.errors import GarMaskError
-from gar_edge.runtime.images.loading import ImageLike, fit_mask, load_colours
+from gar_edge.runtime.images.loading import ImageLike
+from gar_edge.runtime.images.mask_images import load_colours
+from gar_edge.runtime.images.shape import match_mask
+from gar_edge.runtime.regions.coordinates import checked, fractions_meant, plain
 
 Bounds = tuple[int, int, int, int]
 Pixels = NDArray[np.intp]
 
-FURTHEST = 1e6  # pixels: beyond it a coordinate is an error, not a place
 NONE: Pixels = np.zeros((0, 2), np.intp)
 _STRONG = 128  # of 255: paler or thinner than this is a stroke's blurred edge
+_GROUND = 16  # of 255: darker or clearer than this is no stroke at all
+_LEAST_GROUND = 0.5  # of a scribble: less is a photograph, or strokes on a ground of their own
 
 
 @dataclass(frozen=True)
@@ -40,19 +43,25 @@ class Marks:
 
 @dataclass(frozen=True)
 class Box:
-    """The edges of a region: left, upper, right, lower; `fractions` of the sides rather than pixels.
+    """The edges of a region: left, upper, right, lower; pixels, or `fractions` of the sides (None: by their form).
 
-    `GarMaskError` where left and right or upper and lower are the wrong way round.
+    size: (width, height) of the picture that the pixels were counted in, where it is known. `GarMaskError` where left
+    and right or upper and lower are the wrong way round.
     """
 
     x1: float
     y1: float
     x2: float
     y2: float
-    fractions: bool = False
+    fractions: bool | None = None
+    size: tuple[int, int] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        _check_range("box", (self.x1, self.y1, self.x2, self.y2))
+        corners = checked("box", (self.x1, self.y1, self.x2, self.y2))
+        for name, at in zip(("x1", "y1", "x2", "y2"), corners, strict=True):
+            object.__setattr__(self, name, at)
+        if self.fractions is None:
+            object.__setattr__(self, "fractions", fractions_meant(corners))
         if self.x2 <= self.x1 or self.y2 <= self.y1:
             raise GarMaskError(f"box {self} has no extent; its order is left,upper,right,lower")
 
@@ -64,8 +73,10 @@ class Box:
 
         `GarMaskError` where nothing of it lies in the picture.
         """
-        across, down = (width, height) if self.fractions else (1, 1)
+        across, down = _scale(self.fractions, self.size, width, height)
         x1, y1, x2, y2 = self.x1 * across, self.y1 * down, self.x2 * across, self.y2 * down
+        if not self.fractions and min(self.x1, self.y1) >= 0 and max(self.x2, self.y2) <= 1:
+            warnings.warn(f"box {self} is the first pixel; fractions of the sides are written 1.0", stacklevel=4)
         if x1 >= width or y1 >= height or x2 <= 0 or y2 <= 0:
             raise GarMaskError(f"box {self} lies outside the picture, which is {width}x{height}")
         if x1 < 0 or y1 < 0 or x2 > width or y2 > height:
@@ -82,21 +93,25 @@ class Box:
 class Points:
     """Points (x, y) inside a region, points that are not, and the box it lies in where that is known.
 
-    At least one inside, or a box. `fractions` of the sides rather than pixels; the box says so for itself.
+    At least one inside, or a box. Pixels, or `fractions` of the sides (None: by their form); the box has its own.
     """
 
     inside: Sequence[tuple[float, float]] = ()
     outside: Sequence[tuple[float, float]] = ()
     box: Box | None = None
-    fractions: bool = False
+    fractions: bool | None = None
 
     def __post_init__(self) -> None:
-        if not len(self.inside) and self.box is None:
+        inside, outside = _checked_points(self.inside), _checked_points(self.outside)
+        object.__setattr__(self, "inside", inside)
+        object.__setattr__(self, "outside", outside)
+        if not inside and self.box is None:
             raise GarMaskError("no point lies inside the region; give one at least, or a box")
-        for point in (*self.inside, *self.outside):
-            if len(point) != 2:
-                raise GarMaskError(f"a point of {len(point)} numbers; x and y are needed")
-            _check_range("point", point)
+        if self.fractions is None:
+            object.__setattr__(
+                self, "fractions", fractions_meant([at for point in (*inside, *outside) for at in point])
+            )
+        for point in (*inside, *outside):
             if self.fractions and not all(0 <= at <= 1 for at in point):
                 raise GarMaskError(f"point {_point(point)} lies outside the picture; fractions reach from 0.0 to 1.0")
 
@@ -112,7 +127,7 @@ class Points:
         return Marks(bounds, inside, outside)
 
     def _pixels(self, points: Sequence[tuple[float, float]], width: int, height: int) -> Pixels:
-        across, down = (width, height) if self.fractions else (1, 1)
+        across, down = _scale(self.fractions, None, width, height)
         pixels = NONE.copy()
         for point in points:
             x, y = point[0] * across, point[1] * down
@@ -129,11 +144,17 @@ class Scribble:
     image: ImageLike
 
     def marks(self, width: int, height: int) -> Marks:
-        """`GarMaskError` where there is no stroke inside, or the file is no image."""
+        """`GarMaskError` where there is no stroke inside, or no ground, or the file is no image."""
         colours = load_colours(self.image).astype(np.int16)
+        ground = (colours[..., :3].max(axis=2) <= _GROUND) | (colours[..., 3] <= _GROUND)
+        if ground.mean() < _LEAST_GROUND:
+            raise GarMaskError(
+                f"{100 * float(1 - ground.mean()):.0f} % of the scribble is drawn on, as with strokes on white ground "
+                "or on the picture itself; draw them on black or transparent ground"
+            )
         strong = (colours[..., :3].max(axis=2) >= _STRONG) & (colours[..., 3] >= _STRONG)
         red = strong & (colours[..., 0] > 2 * colours[..., 1:3].max(axis=2))
-        inside, outside = (_where(fit_mask(strokes, width, height)) for strokes in (strong & ~red, red))
+        inside, outside = (_where(match_mask(strokes, width, height)) for strokes in (strong & ~red, red))
         if not len(inside):
             raise GarMaskError("no stroke marks the region: draw on black or transparent ground, in any colour but red")
         return Marks(None, inside, outside)
@@ -147,9 +168,22 @@ def spaced(pixels: Pixels, most: int) -> Pixels:
     return pixels[np.unique(np.linspace(0, len(pixels) - 1, min(most, len(pixels))).astype(int))]
 
 
-def _check_range(what: str, numbers: Sequence[float]) -> None:
-    if not all(abs(number) < FURTHEST for number in numbers):  # nor is NaN
-        raise GarMaskError(f"a {what}'s coordinate leaves the range of ±{FURTHEST:.0f} pixels")
+def _checked_points(points: Sequence[Sequence[float]]) -> tuple[tuple[float, float], ...]:
+    """Points as tuples of Python's numbers; arrays [n,2] too."""
+    listed = plain(points)
+    if not isinstance(listed, list) or not all(isinstance(point, list) for point in listed):
+        raise GarMaskError("points must be a list of (x, y)")
+    for point in listed:
+        if len(point) != 2:
+            raise GarMaskError(f"a point of {len(point)} numbers; x and y are needed")
+    return tuple((x, y) for x, y in (checked("point", point) for point in listed))
+
+
+def _scale(fractions: bool | None, size: tuple[int, int] | None, width: int, height: int) -> tuple[float, float]:
+    """What brings coordinates to the pixels of a picture."""
+    if fractions:
+        return width, height
+    return (1, 1) if size is None else (width / size[0], height / size[1])
 
 
 def _span(low: float, high: float, length: int) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Regions in JSON files: this project's own, COCO annotations, labelme.
+"""Regions in JSON files: this project's own, COCO annotations, labelme, Label Studio.
 
 A region is one object:
 
@@ -7,175 +7,175 @@ A region is one object:
 | `{"box": [x1, y1, x2, y2]}` | a box |
 | `{"points": [[x, y], …]}`, with `"not_points"` or `"box"` too | points inside; points outside, the box around them |
 | `{"size": [height, width], "counts": …}` | COCO's run-length encoding |
-| `{"polygons": [[x1, y1, x2, y2, …], …]}` | outlines, pixels |
+| `{"polygons": [[x1, y1, x2, y2, …], …]}` | outlines |
 | `{"mask": "file.png"}`, with `"label": 3` too | a mask image; one instance of a label image |
 | `{"scribble": "file.png"}` | a scribble |
 
-Files are named relative to the JSON file. Coordinates of boxes and points are pixels, or fractions where all lie within
-0…1 and one is written with a decimal point. Several regions: a list, numbered from 0, or an object of number to region,
-or an object with one of these under `regions` or a list of run-length encodings under `mask_rles`.
+Files are named relative to the JSON file; coordinates are those of `coordinates`. Several regions: a list, numbered
+from 0, or an object of number to region, or an object with one of these under `regions` or a list of run-length
+encodings under `mask_rles`.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gar_edge.runtime.errors import GarMaskError
-from gar_edge.runtime.files.fields import Field, read_json
-from gar_edge.runtime.regions.cues import FURTHEST, Box, Points, Scribble
+from gar_edge.runtime.files.fields import Field, Text, read_json
+from gar_edge.runtime.regions.coco import Coco, from_sa1b, is_coco
+from gar_edge.runtime.regions.coordinates import FURTHEST
+from gar_edge.runtime.regions.cues import Box, Points, Scribble
+from gar_edge.runtime.regions.label_studio import is_label_studio, read_label_studio
+from gar_edge.runtime.regions.labelme import is_labelme, read_labelme
 from gar_edge.runtime.regions.labels import MaskFile
-from gar_edge.runtime.regions.polygons import Circle, Polygons, read_polygons
-from gar_edge.runtime.regions.rle import Runs, read_runs
+from gar_edge.runtime.regions.names import entry_about
+from gar_edge.runtime.regions.polygons import read_polygons
+from gar_edge.runtime.regions.reading import Reading, naming
+from gar_edge.runtime.regions.rle import read_runs
 
 if TYPE_CHECKING:
-    from gar_edge.runtime.regions.find import RegionLike
+    from gar_edge.runtime.regions.kinds import RegionLike
 
+_NUMBER = re.compile(r"[0-9]{1,9}")  # ASCII: isdecimal would take digits of any script, and any length
 _KINDS = "box, points, counts, polygons, mask or scribble"
 
 
 def read_regions(path: Path, image: str) -> dict[int, RegionLike]:
-    """The regions by number that a file marks in the picture of this name; `GarMaskError` where it marks none.
+    """The regions by number that a file marks in the picture of this path; `GarMaskError` where it marks none.
 
-    Of a file about several pictures those of the one with this name are taken.
+    Of a file about several pictures those of the one with this name are taken. Entries that cannot be read are left out
+    with a warning each, as long as others are left.
     """
-    root = read_json(path)
-    if isinstance(root.value, list) and any(isinstance(entry, dict) and "image" in entry for entry in root.value):
-        root = _about(root, "image", image)
-    if isinstance(root.value, dict) and {"images", "annotations"} <= set(root.value):
-        found = dict(enumerate(_coco(root, image)))
-    elif isinstance(root.value, dict) and "shapes" in root.value:
-        found = dict(enumerate(_labelme(root)))
-    else:
-        found = entry_regions(root, path.parent)
-    if not found:
-        raise GarMaskError(f"{path}: marks no region in {image}")
+    found, _ = _read(path, image)
     return found
 
 
+def read_region_of(path: Path, image: str, chosen: int) -> RegionLike:
+    """One region of a file: the one with this id, or else with this number; `GarMaskError` where there is none."""
+    found, ids = _read(path, image)
+    by_id = [number for number, key in ids.items() if key in (chosen, str(chosen))]
+    if len(by_id) > 1:
+        raise GarMaskError(f"{path}: has {len(by_id)} regions of id {chosen}")
+    if by_id:
+        if chosen in found and by_id[0] != chosen:
+            warnings.warn(
+                f"{path}#{chosen}: the region of id {chosen} is taken, not the one in place {chosen}", stacklevel=3
+            )
+        return found[by_id[0]]
+    if chosen not in found:
+        known = ", ".join(str(key) for key in ids.values()) or ", ".join(map(str, found))
+        raise GarMaskError(f"{path}: has no region {chosen} in {image}; it has {known}")
+    return found[chosen]
+
+
 def entry_regions(entry: Field, folder: Path) -> dict[int, RegionLike]:
-    """The regions of one picture in this project's form, by number."""
-    value = entry.value
-    if isinstance(value, dict) and "mask_rles" in value:
-        return dict(enumerate(read_runs(one) for one in entry["mask_rles"].items()))
-    regions = entry["regions"] if isinstance(value, dict) and "regions" in value else entry
-    if isinstance(regions.value, list):
-        return {number: read_region(one, folder) for number, one in enumerate(regions.items())}
-    if isinstance(regions.value, dict) and regions.value and all(name.isdecimal() for name in regions.value):
-        return {int(name): read_region(regions[name], folder) for name in regions.value}
-    return {0: read_region(regions, folder)}
+    """The regions of one picture in this project's form, by number; the first that cannot be read raises."""
+    found = {}
+    for number, read in _own(entry, folder):
+        found[number] = read()
+    return found
 
 
 def read_region(field: Field, folder: Path) -> RegionLike:
     """The region that one object means; `GarMaskError` names what is wrong in it."""
     keys = set(field.value) if isinstance(field.value, dict) else set()
-    if "counts" in keys:
-        return read_runs(field)
-    if "polygons" in keys:
-        return read_polygons(field["polygons"], None)
-    if "mask" in keys:
-        label = field["label"]
-        return MaskFile(folder / field["mask"].text(), None if label.value is None else label.whole())
-    if "scribble" in keys:
-        return Scribble(folder / field["scribble"].text())
-    box = _box(field["box"]) if "box" in keys else None
-    if "points" in keys or "not_points" in keys:
-        inside, outside = (_points(field[key]) for key in ("points", "not_points"))
-        with _naming(field):
-            return Points(inside, outside, box, fractions_meant(itertools.chain(*inside, *outside)))
+    with naming(field):
+        if "counts" in keys:
+            return read_runs(field)
+        if "polygons" in keys:
+            return read_polygons(field["polygons"], None)
+        if "mask" in keys:
+            label = field["label"].to(int | None)
+            return MaskFile(folder / field["mask"].to(Text), label)
+        if "scribble" in keys:
+            return Scribble(folder / field["scribble"].to(Text))
+        box = _box(field["box"]) if "box" in keys else None
+        if "points" in keys or "not_points" in keys:
+            return Points(_points(field["points"]), _points(field["not_points"]), box)
     if box is None:
         raise field.wrong(f"an object with {_KINDS}")
     return box
 
 
-def fractions_meant(numbers: Iterable[float]) -> bool:
-    """Whether coordinates are fractions: all within 0…1, and one of them written with a decimal point."""
-    listed = list(numbers)
-    return all(0 <= number <= 1 for number in listed) and any(isinstance(number, float) for number in listed)
+def _read(path: Path, image: str) -> tuple[dict[int, RegionLike], dict[int, int | str]]:
+    """Regions by number, and the ids that the file gives them."""
+    root = from_sa1b(read_json(path))
+    if is_coco(root):
+        coco = Coco(root)
+        reading = coco.regions(coco.about(image), boxes=True)
+    elif is_labelme(root):
+        reading = read_labelme(root, image)
+    elif is_label_studio(root):
+        reading = read_label_studio(root, image)
+    else:
+        return _read_own(root, path, image), {}
+    if not reading.regions and reading.skipped:
+        raise GarMaskError(reading.skipped[0])
+    reading.warn()
+    if not reading.regions:
+        raise GarMaskError(f"{path}: marks no region in {image}")
+    ids = {number: key for number, key in enumerate(reading.ids) if key is not None}
+    return dict(enumerate(reading.regions)), ids
 
 
-def _coco(root: Field, image: str) -> list[RegionLike]:
-    """Segmentations of one picture's annotations; boxes of those without."""
-    entry = _about(root["images"], "file_name", image)
-    key, sides = entry["id"], (entry["width"], entry["height"])
-    size = None if None in (side.value for side in sides) else (sides[0].whole(1), sides[1].whole(1))
-    own = [one for one in root["annotations"].items() if one["image_id"].value == key.value]
-    return [_annotation(one, size) for one in own if one["segmentation"].value or one["bbox"].value]
+def _read_own(root: Field, path: Path, image: str) -> dict[int, RegionLike]:
+    entries = list(root.items()) if isinstance(root.value, list) else [root]
+    if any(isinstance(entry.value, dict) and "image" in entry.value for entry in entries):
+        named = [
+            [entry.value["image"]] if isinstance(entry.value, dict) and "image" in entry.value else []
+            for entry in entries
+        ]
+        names = [[name for name in own if isinstance(name, str)] for own in named]
+        root = entries[entry_about(names, image, root.source)]
+    found: dict[int, RegionLike] = {}
+    reading = Reading()
+    for number, read in _own(root, path.parent):
+        with reading.skipping():
+            found[number] = read()
+    if not found:
+        raise GarMaskError(reading.skipped[0] if reading.skipped else f"{path}: marks no region in {image}")
+    for why in reading.skipped:
+        warnings.warn(f"{why}: left out", stacklevel=4)
+    return found
 
 
-def _annotation(field: Field, size: tuple[int, int] | None) -> RegionLike:
-    if field["segmentation"].value:
-        return read_segmentation(field["segmentation"], size)
-    numbers = field["bbox"].numbers("a number", int, float)
-    if len(numbers) != 4:
-        raise field["bbox"].wrong("[left, upper, width, height]")
-    left, upper, width, height = numbers
-    with _naming(field["bbox"]):
-        return Box(left, upper, left + width, upper + height)
-
-
-def read_segmentation(field: Field, size: tuple[int, int] | None) -> Runs | Polygons:
-    """A COCO segmentation, run lengths or outlines, in a picture of `size`."""
-    return read_runs(field) if isinstance(field.value, dict) else read_polygons(field, size)
-
-
-def _labelme(root: Field) -> list[RegionLike]:
-    sides = root["imageWidth"], root["imageHeight"]
-    size = None if None in (side.value for side in sides) else (sides[0].whole(1), sides[1].whole(1))
-    return [_shape(shape, size) for shape in root["shapes"].items()]
-
-
-def _shape(shape: Field, size: tuple[int, int] | None) -> RegionLike:
-    kind, points = shape["shape_type"].value or "polygon", _points(shape["points"])
-    if kind == "polygon":
-        return Polygons([list(itertools.chain(*points))], size)
-    if kind in ("rectangle", "circle") and len(points) != 2:
-        raise shape["points"].wrong("two points")
-    if kind == "circle":
-        return Circle(points[0], points[1], size)
-    if kind == "rectangle":
-        (x1, y1), (x2, y2) = points
-        return Polygons([[x1, y1, x2, y1, x2, y2, x1, y2]], size)
-    raise shape["shape_type"].wrong("polygon, rectangle or circle")
-
-
-def _about(entries: Field, key: str, image: str) -> Field:
-    """The entry about the picture of this name; the only entry, whatever its name."""
-    listed = list(entries.items())
-    if len(listed) == 1:
-        return listed[0]
-    found = [entry for entry in listed if Path(entry[key].text()).name == Path(image).name]
-    if len(found) != 1:
-        raise GarMaskError(f"{entries.source}: has {len(found)} entries about {Path(image).name}; one is needed")
-    return found[0]
+def _own(entry: Field, folder: Path) -> Iterator[tuple[int, Callable[[], RegionLike]]]:
+    """The numbers of an entry's regions, and what reads each."""
+    value = entry.value
+    if isinstance(value, dict) and "mask_rles" in value:
+        for number, one in enumerate(entry["mask_rles"].items()):
+            yield number, partial(read_runs, one)
+        return
+    regions = entry["regions"] if isinstance(value, dict) and "regions" in value else entry
+    if isinstance(regions.value, list):
+        for number, one in enumerate(regions.items()):
+            yield number, partial(read_region, one, folder)
+    elif isinstance(regions.value, dict) and regions.value and all(_NUMBER.fullmatch(name) for name in regions.value):
+        for name in regions.value:
+            yield int(name), partial(read_region, regions[name], folder)
+    else:
+        yield 0, partial(read_region, regions, folder)
 
 
 def _box(field: Field) -> Box:
-    numbers = field.numbers("a number", int, float)
-    if len(numbers) != 4:
+    field.to(list[int | float])
+    if len(field.value) != 4:
         raise field.wrong("[left, upper, right, lower]")
-    left, upper, right, lower = numbers
-    with _naming(field):
-        return Box(left, upper, right, lower, fractions_meant(numbers))
+    with naming(field):
+        return Box(*field.value)
 
 
 def _points(field: Field) -> tuple[tuple[float, float], ...]:
     points = []
     for item in () if field.value is None else field.items():
-        point = item.numbers("a number", int, float)
-        if len(point) != 2 or not all(abs(at) < FURTHEST for at in point):
+        item.to(tuple[int | float, int | float], "[x, y]")
+        x, y = item.value
+        if not all(abs(at) < FURTHEST for at in (x, y)):
             raise item.wrong("[x, y]")
-        points.append((point[0], point[1]))
+        points.append((x, y))
     return tuple(points)
-
-
-@contextmanager
-def _naming(field: Field) -> Iterator[None]:
-    """Errors of what is made inside say where it stands."""
-    try:
-        yield
-    except GarMaskError as error:
-        raise GarMaskError(f"{field.source}: {field.where or 'the region'}: {error}") from None

@@ -4,55 +4,63 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gar_edge.runtime.errors import GarMaskError
-from gar_edge.runtime.images.loading import MaskLike, fit_mask, load_mask
+from gar_edge.runtime.images.mask_images import NEARLY_ALL, load_mask
+from gar_edge.runtime.images.shape import Mask, Turn, check_shape, match_mask
 from gar_edge.runtime.regions.cues import Box, Cue, Points, Scribble
-from gar_edge.runtime.regions.rle import Mask
+from gar_edge.runtime.regions.foreign import understood
+from gar_edge.runtime.regions.kinds import Marked, RegionLike
+from gar_edge.runtime.regions.polygons import Polygons
 from gar_edge.runtime.regions.segmenters.grabcut import grabcut
 
-
-@runtime_checkable
-class Marked(Protocol):
-    """A region whose pixels are all known: `Runs`, `Polygons` and the regions of files."""
-
-    def draw(self, width: int, height: int) -> Mask:
-        """Bool [h,w]: at its own size where it has one, else that of the picture; `GarMaskError`."""
-
-
-RegionLike = MaskLike | Marked | Cue
 Segmenter = Callable[[NDArray[np.uint8], Cue], Mask]  # RGB [H,W,3] and a cue -> [H,W]
 
 
-def find_mask(region: RegionLike, image: NDArray[np.uint8], segment: Segmenter = grabcut, name: str = "region") -> Mask:
+def find_mask(
+    region: RegionLike | Any,
+    image: NDArray[np.uint8],
+    segment: Segmenter = grabcut,
+    name: str = "region",
+    *,
+    turn: Turn | None = None,
+) -> Mask:
     """The region of an RGB picture [H,W,3] as bool [H,W], with at least one pixel.
 
-    A mask of another size is resized by nearest neighbour, with a warning. `GarMaskError` where the region cannot be
-    read, is empty, or does not lie in the picture; its text begins with `name`.
+    Takes what `foreign.understood` takes, too. A mask of another size, but the picture's shape, is resized by nearest
+    neighbour, with a warning. `GarMaskError` where the region cannot be read, is empty, of another shape, or does not
+    lie in the picture; its text begins with `name`. turn: of the picture, as `load_picture` has it: coordinates and
+    masks that do not tell whether they are of the turned or of the stored picture are taken for the turned one's, with
+    a warning.
     """
     height, width = image.shape[:2]
     try:
+        region = understood(region)
+        if isinstance(region, Box) and region.size is not None:
+            check_shape(region.size, (width, height), turn)
         if isinstance(region, (Box, Points, Scribble)):
-            return segment(image, region)
-        mask = region.draw(width, height) if isinstance(region, Marked) else load_mask(region)
+            mask = segment(image, region)
+        else:
+            drawn = region.draw(width, height) if isinstance(region, Marked) else load_mask(region)
+            if not drawn.any():
+                raise GarMaskError("mask is empty: no pixel is set; mark the region with non-zero pixels")
+            mask = match_mask(drawn, width, height, turn)
+            _warn_of(drawn, mask, isinstance(region, Polygons), name)
     except GarMaskError as error:
         raise GarMaskError(f"{name}: {error}") from None
     if not mask.any():
-        raise GarMaskError(f"{name}: mask is empty: no pixel is set; mark the region with non-zero pixels")
-    if mask.shape == (height, width):
-        return mask
-    warnings.warn(
-        f"{name}: mask is {mask.shape[1]}x{mask.shape[0]}, the image {width}x{height}: resized by nearest neighbour",
-        stacklevel=3,
-    )
-    fitted = fit_mask(mask, width, height)
-    if not fitted.any():
         raise GarMaskError(f"{name}: nothing is left of the mask at the image's size")
-    return fitted
+    told = not isinstance(region, Points) and getattr(region, "size", (width, height)) is not None
+    if turn is not None and not (turn.shows and told):
+        warnings.warn(
+            f"{name}: the picture is {turn}; the region is taken for the upright picture's, {width}x{height}",
+            stacklevel=3,
+        )
+    return mask
 
 
 def box_mask(image: NDArray[np.uint8], cue: Cue) -> Mask:
@@ -65,3 +73,18 @@ def box_mask(image: NDArray[np.uint8], cue: Cue) -> Mask:
     mask = np.zeros((height, width), np.bool_)
     mask[y1:y2, x1:x2] = True
     return mask
+
+
+def _warn_of(drawn: Mask, mask: Mask, outlined: bool, name: str) -> None:
+    if drawn.shape != mask.shape:
+        (h, w), (height, width) = drawn.shape, mask.shape
+        warnings.warn(
+            f"{name}: mask is {w}x{h}, the image {width}x{height}: resized by nearest neighbour", stacklevel=4
+        )
+    rim = mask[0].all() and mask[-1].all() and mask[:, 0].all() and mask[:, -1].all()
+    if not outlined and (rim or mask.mean() > NEARLY_ALL):
+        warnings.warn(
+            f"{name}: {100 * float(mask.mean()):.1f} % of the picture is marked, with its whole border; is the mask "
+            "inverted?",
+            stacklevel=4,
+        )

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from gar_edge.runtime.errors import GarMaskError
-from gar_edge.runtime.images.loading import MaskLike, load_labels, load_mask
-from gar_edge.runtime.regions.rle import Mask
+from gar_edge.runtime.images.loading import source_name
+from gar_edge.runtime.images.mask_images import MaskLike, load_labels, load_mask
+from gar_edge.runtime.images.shape import Mask
 
 _MOST_LABELS = 1000  # more are a photograph, not labels
+_VOID = 255  # in VOC-style label images: the rims of objects, and what nobody could name
 
 
 @dataclass(frozen=True)
@@ -26,17 +29,25 @@ class MaskFile:
         try:
             return load_mask(self.path) if self.label is None else from_label(self.path, self.label)
         except GarMaskError as error:
-            raise GarMaskError(f"{self.path}: {str(error).removeprefix(f'{self.path}: ')}") from None
+            name = source_name(self.path, "mask")
+            raise GarMaskError(f"{name}: {str(error).removeprefix(f'{name}: ')}") from None
 
 
 def from_labels(labels: MaskLike) -> dict[int, Mask]:
     """Every instance of a label image, in the order of the labels: label -> bool [H,W]. 0 is the background.
 
-    Takes a palette or grey image of any depth, or an integer array [H,W]. `GarMaskError` for colours, for nothing but
-    background, and for more labels than anyone numbers.
+    Takes what `load_labels` takes: palette and grey images of any depth, panoptic ones, arrays. 255 beside lower labels
+    is left out as VOC's void, with a warning. `GarMaskError` for nothing but background, and for more labels than
+    anyone numbers.
     """
     values = load_labels(labels)
     found = [int(label) for label in np.unique(values) if label != 0]
+    if len(found) > 1 and found[-1] == _VOID:
+        name = source_name(labels, "label image")
+        warnings.warn(
+            f"{name}: label {_VOID} is left out, beside lower ones it is void; #{_VOID} names it", stacklevel=2
+        )
+        found = found[:-1]
     if not found:
         raise GarMaskError("no label is set: all pixels are 0, the background")
     if len(found) > _MOST_LABELS:

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from gar_edge.runtime.errors import GarImageError
-from gar_edge.runtime.images.loading import fit_mask
-from gar_edge.runtime.regions.rle import Mask
+from gar_edge.runtime.images.shape import Mask, fit_mask
 
 Colour = tuple[int, int, int]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont

@@ -3,7 +3,8 @@
 Columns from left to right, each from top to bottom, runs of 0 and 1 in turn beginning with 0. Its text form writes a
 run as 5-bit groups, lowest first, in characters from "0" on; bit 5 says that another group follows, the last group
 carries the sign, and from the fourth run on the difference to the run two before is written (pycocotools,
-common/maskApi.c).
+common/maskApi.c). It is decoded here: pycocotools 2.0.11 returns whatever lay in the memory where runs are too short,
+and NumPy 2 warns of how it hands masks over.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from gar_edge.runtime.errors import GarMaskError
-from gar_edge.runtime.files.fields import Field
-
-Mask = NDArray[np.bool_]
+from gar_edge.runtime.files.fields import Field, Side
+from gar_edge.runtime.images.shape import Mask
+from gar_edge.runtime.regions.coordinates import plain
 
 _MOST_GROUPS = 7  # of 5 bits: a longer run exceeds every picture
 
@@ -32,29 +33,34 @@ class Runs:
     height: int
     counts: str | Sequence[int]
 
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.width, self.height
+
     def draw(self, width: int, height: int) -> Mask:
         """The mask at its own size, whatever the picture's; `GarMaskError` where the runs do not fit it."""
         counts = decode_counts(self.counts) if isinstance(self.counts, str) else self.counts
         return decode_runs(counts, self.width, self.height)
 
 
+class _Rle(msgspec.Struct):
+    counts: str | list[int]
+    size: Any = None
+
+
 def from_rle(rle: Mapping[str, Any]) -> Mask:
-    """COCO's {"size": [height, width], "counts": text, bytes or list} as bool [height,width]; `GarMaskError`."""
-    plain = dict(rle)
-    if isinstance(plain.get("counts"), bytes):  # as pycocotools returns them
-        plain["counts"] = plain["counts"].decode("latin-1")
-    runs = read_runs(Field("run-length encoding", plain))
+    """COCO's {"size": (height, width), "counts": text, bytes, list or array} as bool [height,width]; `GarMaskError`."""
+    if not isinstance(rle, Mapping):
+        raise GarMaskError(f'a run-length encoding is {{"size": …, "counts": …}}, not {type(rle).__name__}')
+    runs = read_runs(Field("run-length encoding", plain(dict(rle))))
     return runs.draw(runs.width, runs.height)
 
 
 def read_runs(field: Field) -> Runs:
     """The runs that an object {"size": [height, width], "counts": text or list} holds."""
-    counts = field["counts"]
-    coded = counts.text() if isinstance(counts.value, str) else counts.numbers("a whole number", int)
-    size = [side.whole(1) for side in field["size"].items()]
-    if len(size) != 2:
-        raise field["size"].wrong("[height, width]")
-    return Runs(size[1], size[0], coded)
+    counts = field.to(_Rle).counts
+    height, width = field["size"].to(tuple[Side, Side], "[height, width]")
+    return Runs(int(width), int(height), counts)
 
 
 def decode_counts(text: str) -> list[int]:

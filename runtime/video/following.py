@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from gar_edge.runtime.errors import GarMaskError
-from gar_edge.runtime.images.loading import fit_mask
-from gar_edge.runtime.regions.rle import Mask
+from gar_edge.runtime.images.shape import Mask, match_mask
 from gar_edge.runtime.video.capture import VideoFrame
 from gar_edge.runtime.video.frame_masks import FrameMasks
 from gar_edge.runtime.video.tracking import Tracker
@@ -40,13 +39,13 @@ class Follower:
     def masks(self, frame: VideoFrame) -> dict[int, Mask]:
         """The masks [H,W] of those regions that are seen in a frame, the one that was followed last.
 
-        Files of another size are resized. `GarMaskError` where a file is missing or no mask.
+        Files of another size but the frame's shape are resized. `GarMaskError` where a file is missing or no mask.
         """
         found = {number: self._trackers[number].mask() for number, seen in self._last_seen.items() if seen is frame}
         height, width = frame.image.shape[:2]
         for number, masks in self._marked.items():
             try:
-                mask = fit_mask(replace(masks, frame=frame.number).draw(width, height), width, height)
+                mask = match_mask(replace(masks, frame=frame.number).draw(width, height), width, height)
             except GarMaskError as error:
                 raise GarMaskError(f"region {number}: {error}") from None
             if mask.any():

@@ -10,8 +10,8 @@ from pathlib import Path
 from PIL import Image
 
 from gar_edge.runtime.errors import GarMaskError
-from gar_edge.runtime.images.loading import load_labels, load_mask
-from gar_edge.runtime.regions.rle import Mask
+from gar_edge.runtime.images.mask_images import load_labels, load_mask
+from gar_edge.runtime.images.shape import Mask
 
 _DIGITS = re.compile(r"\d+")
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gar_edge.runtime.errors import GarMaskError
-from gar_edge.runtime.regions.rle import Mask
+from gar_edge.runtime.images.shape import Mask
 
 Corners = NDArray[np.float32]  # [n,2]: x, y
 Motion = NDArray[np.float64]  # [2,3]: similarity

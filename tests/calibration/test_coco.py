@@ -146,3 +146,25 @@ def test_of_two_coco_files_one_must_go(tmp_path: Path) -> None:
     with pytest.raises(GarCalibrationError) as error:
         folder(tmp_path, None, PROMPTS)
     one_line(error, "train.json, val.json", "leave one")
+
+
+def test_a_bad_annotation_costs_itself_alone(tmp_path: Path) -> None:
+    data = coco(tmp_path, pictures=1)
+    data["annotations"] += [{"image_id": 10, "segmentation": [[5.0, 5.0]]}, {"image_id": 99, "segmentation": []}, 7]
+    write(tmp_path / "a.json", data)
+    chosen = folder(tmp_path, None, PROMPTS)
+    assert sum(len(sample.masks) for sample in chosen) == 3
+    notes = sorted(chosen.skipped)
+    assert len(notes) == 3
+    assert notes[0].startswith("0.jpg: annotations[4].segmentation: a polygon of 2 numbers")
+    assert notes[1].startswith("annotations[5].image_id is 99, which images lacks")
+    assert notes[2].startswith("annotations[6] is 7")
+
+
+def test_fractions_and_back_slashes_are_read(tmp_path: Path) -> None:
+    data = coco(tmp_path / "images", pictures=1)
+    data["images"][0]["file_name"] = "images\\0.jpg"
+    data["annotations"] = [{"image_id": 10, "segmentation": [[0.05, 0.1, 0.2, 0.1, 0.2, 0.3, 0.05, 0.3]]}]
+    write(tmp_path / "a.json", data)
+    (sample,) = folder(tmp_path, None, PROMPTS)
+    np.testing.assert_array_equal(next(iter(sample.masks.values())), square(2, 3))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from helpers.sample_files import PROMPTS, check, paint, save_mask, square, write
 from helpers.spoilt import one_line
+from PIL import Image
 
 from gar_edge.calibration import samples
 from gar_edge.calibration.samples import folder
@@ -88,6 +89,23 @@ def test_unreadable_files_among_many_are_skipped_by_name(tmp_path: Path) -> None
     assert "marks no pixel" in notes["3.jpg"]
     assert "no region" in notes["4.jpg"]
     assert str(tmp_path) not in "".join(chosen.skipped)
+
+
+def test_masks_of_another_shape_and_masks_without_a_ground_are_skipped_by_name(tmp_path: Path) -> None:
+    for index in range(4):
+        paint(tmp_path / f"{index}.jpg")
+        save_mask(tmp_path / f"{index}_mask.png", square(3, 3))
+    save_mask(tmp_path / "1_mask.png", square(3, 3, width=40, height=40))
+    save_mask(tmp_path / "2_mask.png", ~square(3, 3))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 30)).save(tmp_path / "3.jpg", exif=exif)
+    chosen = folder(tmp_path, None, PROMPTS)
+    assert [sample.name for sample in chosen] == ["0.jpg"]
+    notes = dict(note.split(": ", 1) for note in chosen.skipped)
+    assert "mask is 40x40, the picture 40x30, of another shape" in notes["1.jpg"]
+    assert "97.0 % of the picture" in notes["2.jpg"]
+    assert "by its EXIF, its stored size is 40x30" in notes["3.jpg"]
 
 
 def test_what_is_skipped_is_made_up_for_from_the_rest(tmp_path: Path) -> None:

@@ -12,8 +12,10 @@ import pytest
 from safetensors.numpy import load_file
 
 from gar_edge.runtime.gar import Gar
-from gar_edge.runtime.images.loading import load_image, load_mask, mask_box
+from gar_edge.runtime.images.loading import load_image
+from gar_edge.runtime.images.mask_images import load_mask
 from gar_edge.runtime.images.preprocess import cut_mask, cut_tiles
+from gar_edge.runtime.images.shape import mask_box
 from gar_edge.runtime.model.start import start_sequence
 
 GOLDEN = Path(os.environ.get("GAR_EDGE_GOLDEN", Path(__file__).parents[3] / "shared" / "golden"))

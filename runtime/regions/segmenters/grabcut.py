@@ -12,9 +12,8 @@ import warnings
 import numpy as np
 from numpy.typing import NDArray
 
-from gar_edge.runtime.images.loading import fit_mask
+from gar_edge.runtime.images.shape import Mask, fit_mask
 from gar_edge.runtime.regions.cues import Bounds, Cue, Marks, Pixels, spaced
-from gar_edge.runtime.regions.rle import Mask
 
 Labels = NDArray[np.uint8]  # OpenCV's GC_BGD, GC_FGD, GC_PR_BGD, GC_PR_FGD
 

@@ -14,6 +14,7 @@ from gar_edge.runtime.cli.region_options import RegionArguments, choose_segmente
 from gar_edge.runtime.cli.run import app
 from gar_edge.runtime.errors import GarBackendError, GarMaskError
 from gar_edge.runtime.images.loading import load_image
+from gar_edge.runtime.images.shape import pixel_box
 from gar_edge.runtime.regions import box_mask, grabcut
 from gar_edge.runtime.regions.labels import MaskFile
 
@@ -71,6 +72,22 @@ def test_files_number_their_regions(tmp_path: Path) -> None:
     found = regions(regions=[str(tmp_path / "labels.png")])
     assert np.array_equal(found[0], [[False, False], [True, True]])
     assert np.array_equal(found[1], [[False, True], [False, False]])
+
+
+def test_regions_keep_the_order_in_which_they_are_given() -> None:
+    assert list(regions(mask=["3=a.png", "0=b.png", "2=c.png"])) == [3, 0, 2]
+    assert list(regions(mask=["a.png", "4=b.png", "c.png"])) == [0, 4, 1]
+    assert list(regions(box=["3=1,2,3,4", "1=1,2,3,4"], mask=["2=a.png"])) == [2, 3, 1]
+
+
+def test_one_region_of_a_file_is_chosen_by_its_id_or_place(tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps([{"box": [1, 2, 3, 4]}, {"box": [5, 6, 7, 8]}]))
+    assert regions(True, regions=[f"{path}#1"]) == {None: Box(5, 6, 7, 8)}
+    assert regions(regions=[f"3={path}#0", f"{path}#1"]) == {3: Box(1, 2, 3, 4), 0: Box(5, 6, 7, 8)}
+    assert regions(regions=["labels.png#12"]) == {0: MaskFile(Path("labels.png"), 12)}
+    with pytest.raises(GarMaskError, match=r"r\.json: has no region 7 in photo\.png; it has 0, 1"):
+        regions(regions=[f"{path}#7"])
 
 
 @pytest.mark.parametrize(
@@ -153,6 +170,7 @@ def test_boxes_are_cut_out_or_taken_as_they_are(
     np.testing.assert_array_equal(seen[1][3], box_mask(photo, box))
     assert seen[0][1].sum() < seen[1][3].sum()
     assert len(found["tokens"]) == 8
+    assert found["boxes"]["1"] == pixel_box(seen[0][1])
 
 
 def test_the_overlay_is_written_beside_the_answer(folder: Path, tiny_bundle: Path) -> None:

@@ -88,6 +88,33 @@ def test_a_question_given_at_first_is_answered_first(photo: Path, tiny_bundle: P
     assert json.loads(found[0])["tokens"] == json.loads(found[1])["tokens"]
 
 
+def test_any_number_of_regions_five_in_a_question(capsys: pytest.CaptureFixture[str]) -> None:
+    regions = {number: np.eye(9, k=number) > 0 for number in range(9)}
+    asked: list[tuple[str | None, dict[int, int]]] = []
+
+    def ask(question: str | None, masks: Mapping[int, np.ndarray], cancel: threading.Event) -> None:
+        asked.append((question, {number: int(mask.argmax(axis=1)[0]) for number, mask in masks.items()}))
+
+    session = Session(regions, ask, 5)
+    for line in (
+        "Is <Prompt7> on <Prompt1>?",
+        ":describe 6",
+        "<Prompt8> <Prompt0> <Prompt8> <Prompt2> <Prompt1> <Prompt5>",
+        "Is <Prompt0> on <Prompt1>, <Prompt2>, <Prompt3>, <Prompt4> or <Prompt5>?",
+        f"Is <Prompt{'9' * 5000}> red?",
+    ):
+        session._handle(line)
+    assert asked == [
+        ("Is <Prompt0> on <Prompt1>?", {1: 1, 0: 7}),
+        (None, {0: 6}),
+        ("<Prompt4> <Prompt0> <Prompt4> <Prompt2> <Prompt1> <Prompt3>", {0: 0, 1: 1, 2: 2, 3: 5, 4: 8}),
+    ]
+    errors = capsys.readouterr().err.splitlines()
+    assert errors[:2] == ["(<Prompt7> is asked about as <Prompt0>)", "(<Prompt6> is asked about as <Prompt0>)"]
+    assert "the question names 6 regions; the model takes at most 5 at once" in errors[4]
+    assert "names no region" in errors[5]
+
+
 def test_ctrl_c_during_an_answer_ends_the_answer(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -101,7 +128,7 @@ def test_ctrl_c_during_an_answer_ends_the_answer(
 
     lines = iter(["first <Prompt0>", "second <Prompt0>"])
     monkeypatch.setattr("gar_edge.runtime.cli.interactive._typed", lambda: lines)
-    Session({0: np.ones((4, 4), bool)}, ask).run()
+    Session({0: np.ones((4, 4), bool)}, ask, 5).run()
     assert asked == ["first <Prompt0>", "second <Prompt0>"]
     assert signal.getsignal(signal.SIGINT) is not None
 

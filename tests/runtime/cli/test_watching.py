@@ -251,6 +251,8 @@ def test_masks_that_are_missing(film: Path, tiny_bundle: Path, tmp_path: Path) -
     broken.mkdir()
     (broken / "0.png").write_text("not an image")
     assert "region 1: " in error(broken)
+    stretched = save_masks(tmp_path / "stretched", {"0.png": square_mask(0)[:, :-20]})
+    assert "of another shape" in error(stretched)
 
 
 def test_a_plain_region_cannot_be_followed(tmp_path: Path, tiny_bundle: Path) -> None:

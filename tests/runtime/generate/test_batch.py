@@ -10,7 +10,8 @@ import pytest
 from helpers.slowed import slow
 
 from gar_edge.runtime import Answer, Gar, GarBackendError, GarMaskError, GarPromptError, Options
-from gar_edge.runtime.images.loading import ImageLike, MaskLike
+from gar_edge.runtime.images.loading import ImageLike
+from gar_edge.runtime.images.mask_images import MaskLike
 from gar_edge.runtime.model.batch import SequenceBatch
 from gar_edge.runtime.model.in_place import InPlaceSequence
 from gar_edge.runtime.model.start import start_sequence

@@ -11,7 +11,8 @@ from helpers.spoilt import one_line
 from PIL import Image, ImageDraw
 
 from gar_edge.runtime.errors import GarImageError, GarMaskError
-from gar_edge.runtime.images.loading import load_image, load_mask
+from gar_edge.runtime.images.loading import load_image
+from gar_edge.runtime.images.mask_images import load_mask
 
 pytestmark = pytest.mark.filterwarnings("error")  # whatever is handled is handled silently
 

@@ -72,7 +72,7 @@ MANY: list[Any] = [
     7,
     {"regions": GOOD["regions"]},
     {"image": "images/other.png", "question": "Is <Prompt3> größer?", "regions": {"3": {"box": [5, 5, 60, 50]}}},
-    {"image": "photo.png", "question": "", "mask_rles": [{"size": [2, 5], "counts": "234N"}], "answer": "?"},
+    {"image": "photo.png", "question": "", "mask_rles": [{"size": [9, 13], "counts": [40, 30, 47]}], "answer": "?"},
 ]
 WRONG = {
     1: "nowhere.png: no such image file", 2: "region 0: box 500,5,600,50 lies outside", 3: "an object with box",
@@ -302,8 +302,8 @@ def test_choices_are_asked_in_the_released_wording(choices: Any, folder: Path, g
     [line] = answers(folder)
     scene = gar.open(folder / "photo.png")
     masks = {0: box_mask(scene.image, Box(5, 5, 60, 50))}
-    assert tuple(line["tokens"]) == scene.ask(RELEASED, masks, OPTIONS).tokens
-    assert line["prompt_tokens"] == scene.ask(RELEASED, masks, OPTIONS).prompt_tokens
+    assert tuple(line["tokens"]) == scene.ask(RELEASED, masks, options=OPTIONS).tokens
+    assert line["prompt_tokens"] == scene.ask(RELEASED, masks, options=OPTIONS).prompt_tokens
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from helpers.spoilt import one_line
 from PIL import Image
 
 from gar_edge.runtime.errors import GarMaskError
-from gar_edge.runtime.images.loading import fit_mask, load_mask, mask_box
+from gar_edge.runtime.images.mask_images import load_mask
+from gar_edge.runtime.images.shape import fit_mask, mask_box
 
 pytestmark = pytest.mark.filterwarnings("error")  # whatever is handled is handled silently
 
@@ -68,7 +69,9 @@ def test_transparent_pixels_of_a_mask_are_not_marked(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 @pytest.mark.parametrize("opened", [False, True], ids=["path", "Pillow image"])
-def test_a_jpeg_mask_is_read_with_a_warning_of_its_stray_pixels(tmp_path: Path, mode: str, opened: bool) -> None:
+def test_a_jpeg_mask_is_read_at_half_with_a_warning_of_its_stray_pixels(
+    tmp_path: Path, mode: str, opened: bool
+) -> None:
     region = np.zeros((40, 40), bool)
     region[11:27, 13:30] = True
     Image.fromarray(region.astype(np.uint8) * 255).convert(mode).save(tmp_path / "m.jpg", quality=75)
@@ -76,8 +79,7 @@ def test_a_jpeg_mask_is_read_with_a_warning_of_its_stray_pixels(tmp_path: Path, 
     with pytest.warns(UserWarning, match=rf"^{name}: JPEG's lossy compression .* save it as PNG$") as caught:
         found = load_mask(Image.open(tmp_path / "m.jpg") if opened else tmp_path / "m.jpg")
     assert len(caught) == 1
-    assert found[region].all()
-    assert found[~region].sum() > 0  # the noise that is warned of
+    np.testing.assert_array_equal(found, region)
 
 
 @pytest.mark.parametrize("dtype", ["bool", "uint8", "int64", "float32", "float64"])

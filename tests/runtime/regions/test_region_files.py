@@ -46,11 +46,14 @@ def test_regions_of_every_kind_in_one_file(tmp_path: Path) -> None:
 
 def test_masks_are_named_relative_to_the_file(tmp_path: Path) -> None:
     Image.fromarray(LABELS.astype(np.uint8)).save(tmp_path / "labels.png")
-    regions = {"4": {"mask": "labels.png", "label": 7}, "2": {"mask": "labels.png"}}
+    Image.fromarray((LABELS == 3).astype(np.uint8)).save(tmp_path / "mask.png")
+    regions = {"4": {"mask": "labels.png", "label": 7}, "2": {"mask": "mask.png"}}
     found = read_regions(write(tmp_path, regions), "photo.png")
     picture = np.zeros((2, 3, 3), np.uint8)
     np.testing.assert_array_equal(find_mask(found[4], picture), LABELS == 7)
-    np.testing.assert_array_equal(find_mask(found[2], picture), LABELS > 0)
+    np.testing.assert_array_equal(find_mask(found[2], picture), LABELS == 3)
+    with refused(r"labels.png: has 3 values \(0, 3, 7\)", "FILE#LABEL"):
+        find_mask(read_regions(write(tmp_path, {"mask": "labels.png"}), "photo.png")[0], picture)
     with refused("labels.png: no pixel has the label 9"):
         find_mask(read_regions(write(tmp_path, {"mask": "labels.png", "label": 9}), "photo.png")[0], picture)
 
@@ -61,7 +64,8 @@ def test_entries_are_chosen_by_the_pictures_name(tmp_path: Path) -> None:
     assert list(read_regions(path, "elsewhere/b.png")) == [0, 1]
     with refused("regions.json: has 0 entries about c.png"):
         read_regions(path, "c.png")
-    assert list(read_regions(write(tmp_path, entries[:1]), "c.png")) == [0]
+    with refused("regions.json: has 0 entries about c.png; it has images/a.png"):  # the only one is not this one
+        read_regions(write(tmp_path, entries[:1]), "c.png")
 
 
 def test_coco_gives_outlines_runs_and_boxes(tmp_path: Path) -> None:
@@ -88,8 +92,9 @@ def test_labelme_gives_polygons_rectangles_and_circles(tmp_path: Path) -> None:
     found = read_regions(write(tmp_path, {"shapes": shapes, "imageWidth": 6, "imageHeight": 4}), "a.png")
     picture = np.zeros((4, 6, 3), np.uint8)
     masks = [find_mask(region, picture).astype(int).tolist() for region in found.values()]
-    assert masks[0] == [[0, 1, 1, 1, 0, 0]] * 2 + [[0] * 6] * 2
-    assert masks[1] == [[0] * 6] + [[0, 1, 1, 1, 0, 0]] * 2 + [[0] * 6]
+    # labelme's own rule: outlines belong to what they enclose.
+    assert masks[0] == [[0, 1, 1, 1, 1, 0]] * 3 + [[0] * 6]
+    assert masks[1] == [[0] * 6] + [[0, 1, 1, 1, 1, 0]] * 3
     assert masks[2] == [[0] * 6, [0, 0, 1, 0, 0, 0], [0, 1, 1, 1, 0, 0], [0, 0, 1, 0, 0, 0]]
 
 
@@ -111,7 +116,7 @@ def test_labelme_gives_polygons_rectangles_and_circles(tmp_path: Path) -> None:
         ([{"mask": 3}], ("mask", "a text")),
         ([{"polygon": []}], ("an object with",)),
         ({"mask_rles": [{"size": [2, 5]}]}, (r"mask_rles\[0\].counts is missing",)),
-        ({"shapes": [{"shape_type": "line", "points": []}]}, ("shape_type", "polygon, rectangle or circle")),
+        ({"shapes": [{"shape_type": "line", "points": []}]}, ("shape_type", "polygon, rectangle, circle or mask")),
         ({"shapes": [{"shape_type": "circle", "points": [[1, 1]]}]}, ("points", "two points")),
         ({"images": [], "annotations": []}, ("0 entries",)),
         (7, ("the file is 7",)),

@@ -24,7 +24,7 @@ from gar_edge.runtime.regions import (
     from_rle,
     grabcut,
 )
-from gar_edge.runtime.regions.files import fractions_meant
+from gar_edge.runtime.regions.coordinates import fractions_meant
 
 WIDTH, HEIGHT = 130, 90
 DISC = np.hypot(*np.mgrid[-40:50, -45:85]) <= 18  # [90,130], centre (45, 40): columns 27 to 63, rows 22 to 58
@@ -120,7 +120,8 @@ def test_every_label_is_a_region(tmp_path: Path) -> None:
         (np.arange(4000).reshape(40, 100), "photograph"),
         (np.zeros((2, 2)), "whole numbers"),
         (np.zeros((2, 2, 3), int), "whole numbers"),
-        (Image.new("RGB", (2, 2)), "palette or grey"),
+        (Image.new("RGB", (2, 2)), "all pixels are 0"),
+        (Image.new("F", (2, 2)), "floating-point"),
     ],
 )
 def test_what_numbers_nothing_is_no_label_image(labels: Any, part: str) -> None:

@@ -196,3 +196,101 @@ def test_a_graph_that_fails_is_one_line(pair: tuple[Path, Path], picture: np.nda
     other = save(tmp_path / "encoder.onnx", ENCODER.replace(f"{SIDE},{SIDE}", "32,32"))
     with pytest.raises(GarBackendError, match=r"^the SAM graph failed: (?!.*\n)"):
         find_mask(Box(90, 30, 200, 100), picture, Sam(other, pair[1]))
+
+
+# Pairs as they are exported elsewhere: the decoder gives what is red in the features.
+
+PIXELS = f"float[1,3,{SIDE},{SIDE}]"
+OFFICIAL = "float[1,1,m,m] mask_input, float[1] has_mask_input, {size}[2] orig_im_size"
+FROZEN = """corner = Constant<value_ints = [0, 0]>() end = Constant<value_ints = [43, 64]>()
+  axes = Constant<value_ints = [2, 3]>() ones = Constant<value_ints = [1, 1]>()
+  cut = Slice(low_res_masks, corner, end, axes) size = Cast<to = 7>(orig_im_size)
+  sizes = Concat<axis = 0>(ones, size) masks = Resize<mode = "linear">(cut, , , sizes)"""
+TAKE_RED = """zero = Constant<value_ints = [0]>() one = Constant<value_ints = [1]>() wide = Cast<to = 1>({features})
+  low_res_masks = Slice(wide, zero, one, one) score = Constant<value_floats = [0.9]>()
+  rows = Constant<value_ints = [1, 1]>()
+  {scores} = Reshape(score, rows)"""
+
+
+def encoder(folder: Path, pixels: str, body: str, gives: str = f"{PIXELS} image_embeddings") -> Path:
+    return save(
+        folder / "encoder.onnx",
+        f'<ir_version: 8, opset_import: ["" : 17]>\nencoder ({pixels} x) => ({gives}) {{ {body} }}',
+    )
+
+
+def decoder(
+    folder: Path,
+    features: str = f"{PIXELS} image_embeddings",
+    labels: str = "float",
+    size: str = "float",
+    official: bool = True,
+) -> Path:
+    """Official: full-size masks frozen to a picture of 3:2, as of the package on PyPI. Else low resolution alone."""
+    name, scores = features.split(",")[3].rsplit(maxsplit=1)[-1], "iou_predictions" if official else "scores"
+    asked = f", {OFFICIAL.format(size=size)}" if official else ""
+    given = "float[1,1,a,b] low_res_masks, float[1,1,h,w] masks" if official else "float[1,1,a,b] masks"
+    body = TAKE_RED.format(features=name, scores=scores) + (FROZEN if official else " masks = Identity(low_res_masks)")
+    text = f"""<ir_version: 8, opset_import: ["" : 17]>
+decoder ({features}, float[1,n,2] point_coords, {labels}[1,n] point_labels{asked}) => ({given}, float[1,1] {scores}) {{
+  {body}
+}}"""
+    return save(folder / "decoder.onnx", text)
+
+
+SAME = "image_embeddings = Identity(x)"
+PAIRS = {
+    "as exported by the package": (PIXELS, SAME, {}),
+    "whole numbers": (PIXELS, SAME, {"labels": "int64", "size": "int64"}),
+    "half precision": (
+        PIXELS.replace("float", "float16"),
+        "image_embeddings = Cast<to = 10>(x)",
+        {"features": f"{PIXELS.replace('float', 'float16')} image_embeddings"},
+    ),
+    "colours last": (f"float[1,{SIDE},{SIDE},3]", "image_embeddings = Transpose<perm = [0, 3, 1, 2]>(x)", {}),
+    "bytes": (
+        f"uint8[1,3,{SIDE},{SIDE}]",
+        "wide = Cast<to = 1>(x) half = Constant<value_float = 128.0>() image_embeddings = Sub(wide, half)",
+        {},
+    ),
+    "low resolution alone": (PIXELS, SAME, {"official": False}),
+}
+
+
+@pytest.mark.parametrize("kind", PAIRS)
+@pytest.mark.parametrize("size", [(300, 200), (200, 300), (320, 180), (250, 250)])
+def test_pairs_of_other_exports_find_the_region_in_any_picture(
+    tmp_path: Path, kind: str, size: tuple[int, int]
+) -> None:
+    pixels, body, options = PAIRS[kind]
+    gives = options.get("features", f"{PIXELS} image_embeddings")
+    segment = Sam(encoder(tmp_path, pixels, body, gives), decoder(tmp_path, **options))
+    image = np.zeros((size[1], size[0], 3), np.uint8)
+    image[60:150, 40:160] = (255, 0, 0)
+    found = find_mask(Box(35, 55, 165, 155), image, segment)
+    assert (found & block(image)).sum() > 0.95 * (found | block(image)).sum()
+
+
+def test_a_sam_2_pair_squeezes_the_picture_and_hands_on_all_features(tmp_path: Path) -> None:
+    gives = f"{PIXELS} high_res_feats_0, {PIXELS} image_embed"
+    both = "high_res_feats_0 = Identity(x) image_embed = Identity(x)"
+    features = f"{PIXELS} image_embed, {PIXELS} high_res_feats_0"
+    image = np.zeros((100, 300, 3), np.uint8)
+    image[20:80, 90:210] = (255, 0, 0)
+    segment = Sam(encoder(tmp_path, PIXELS, both, gives), decoder(tmp_path, features, official=False))
+    found = find_mask(Box(85, 15, 215, 85), image, segment)
+    assert (found & block(image)).sum() > 0.93 * (found | block(image)).sum()
+    lone = encoder(tmp_path, PIXELS, "image_embed = Identity(x)", f"{PIXELS} image_embed")
+    with pytest.raises(
+        GarBackendError, match=r"encoder.onnx: does not give high_res_feats_0, which .*decoder.onnx takes"
+    ):
+        Sam(lone, decoder(tmp_path, features, official=False))
+
+
+def test_a_decoder_that_asks_for_something_else_is_refused(tmp_path: Path) -> None:
+    path = decoder(tmp_path, official=False)
+    model = onnx.load(path)
+    model.graph.input.append(onnx.helper.make_tensor_value_info("text", onnx.TensorProto.FLOAT, [1, 8]))
+    onnx.save(model, path)
+    with pytest.raises(GarBackendError, match=r"decoder.onnx: takes text \(tensor\(float\)\), which no SAM"):
+        Sam(encoder(tmp_path, PIXELS, SAME), path)
