@@ -17,7 +17,7 @@ from PIL import Image
 from gar_edge.runtime.errors import GarMaskError
 from gar_edge.runtime.images.loading import ImageLike, converted, decoded, source_name
 from gar_edge.runtime.images.shape import Mask
-from gar_edge.runtime.images.values import few_areas, one_colour, soft_edged
+from gar_edge.runtime.images.values import distinct, few_areas, one_colour, soft_edged
 
 MaskLike = ImageLike
 
@@ -54,7 +54,7 @@ def load_mask(mask: MaskLike) -> Mask:
     if isinstance(mask, np.ndarray):
         return _mask_array(mask)
     picture, _ = decoded(mask, GarMaskError, "mask")
-    labels = np.unique(np.asarray(picture)) if picture.mode == "P" else None
+    labels = distinct(np.asarray(picture)) if picture.mode == "P" else None
     source = _Source(source_name(mask, "mask"), _compression(mask, picture), labels)
     clear = picture.mode in ("1", "L") and "transparency" in picture.info  # one grey stands for transparent
     if not clear and (picture.mode in ("1", "L", "I", "F") or picture.mode.startswith("I;16")):
@@ -90,7 +90,7 @@ def load_labels(labels: MaskLike) -> NDArray[np.int64]:
         raise GarMaskError(f"{name}: has floating-point pixels, where whole numbers number instances")
     colours = np.asarray(converted(picture, "RGBA", GarMaskError, name))
     grey = picture.mode == "LA"
-    values = colours[..., 0].astype(np.int64) if grey else _numbers(colours[..., :3])
+    values = colours[..., 0].astype(np.int64) if grey else _numbers(colours)
     return np.where(colours[..., 3] == 0, 0, values)
 
 
@@ -122,7 +122,7 @@ def _compression(source: object, picture: Image.Image) -> str | None:
         return form
     if form not in _MAYBE_LOSSY or (form == "WEBP" and isinstance(source, (str, Path)) and _is_vp8l(Path(source))):
         return None
-    return form if len(np.unique(np.asarray(picture.convert("L")))) > 2 else None
+    return form if len(distinct(np.asarray(picture.convert("L")))) > 2 else None
 
 
 def _is_vp8l(path: Path) -> bool:
@@ -159,7 +159,7 @@ def _region(plane: NDArray[np.generic], source: _Source) -> Mask:
     """Of a plane [H,W] of whole numbers, what is not ground."""
     values = plane.astype(np.int64)
     full = _FULL if values.max() <= _FULL else _FULL_16
-    found = np.unique(values)
+    found = distinct(values)
     if source.lossy is not None:
         if not soft_edged(values, full):
             raise source.wrong(
@@ -184,31 +184,43 @@ def _coloured(colours: NDArray[np.uint8], source: _Source) -> Mask:
     opaque = _opaque(colours[..., 3], source)
     if not opaque.any():
         return opaque
-    numbers = np.where(opaque, _numbers(colours[..., :3]), -1)
-    found = np.unique(numbers[opaque])
-    black = colours[..., :3].max(axis=2) == 0
-    if not opaque.all():
-        if len(found) == 1:
-            return opaque
-        if len(found) == 2 and 0 in found:
-            source.warn("both its colours and its transparency are in two; taken is what is neither black nor clear")
-            return opaque & ~black
-        if source.lossy is None and not few_areas(numbers):
-            raise _too_many(found, source)
-        return opaque  # a picture cut out
+    return _painted(colours, source) if opaque.all() else _cut_out(colours, opaque, source)
+
+
+def _painted(colours: NDArray[np.uint8], source: _Source) -> Mask:
+    """What one colour fills on black."""
     if (colours[..., :3] == colours[..., :1]).all():
         return _region(colours[..., 0], source)
-    if source.lossy is None and (len(found) == 1 or (len(found) == 2 and 0 in found)):
-        return ~black
+    numbers = _numbers(colours)
+    found = distinct(numbers)
+    if source.lossy is None and (len(found) == 1 or (len(found) == 2 and found[0] == 0)):
+        return numbers > 0
     brightest = colours[..., :3].max(axis=2).astype(np.int64)
     if (source.lossy is None and not few_areas(numbers, brightest)) or not one_colour(colours, brightest >= _FULL / 2):
         raise _too_many(found, source)
     return _region(brightest, source)
 
 
+def _cut_out(colours: NDArray[np.uint8], opaque: Mask, source: _Source) -> Mask:
+    """What is opaque, if that is one colour or a picture; of two colours, the one that is not black."""
+    if source.lossy is not None:
+        source.warn(f"{source.lossy}'s lossy compression: taken is what is not transparent; save it as PNG")
+        return opaque
+    found = distinct(_numbers(colours[opaque]))
+    if len(found) == 1:
+        return opaque
+    numbers = np.where(opaque, _numbers(colours), -1)
+    if len(found) == 2 and found[0] == 0:
+        source.warn("both its colours and its transparency are in two; taken is what is neither black nor clear")
+        return numbers > 0
+    if not few_areas(numbers):
+        raise _too_many(found, source)
+    return opaque
+
+
 def _opaque(alpha: NDArray[np.uint8], source: _Source) -> Mask:
     """What is not transparent; everything where alpha does not tell a region from its ground."""
-    found = np.unique(alpha)
+    found = distinct(alpha)
     if len(found) == 1:
         return np.full(alpha.shape, bool(found[0]))
     if len(found) == 2 and found[0] == 0:
@@ -241,9 +253,9 @@ def _too_many(found: NDArray[np.int64], source: _Source) -> GarMaskError:
 
 
 def _numbers(colours: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Colours [H,W,3] as the numbers of panoptic images."""
-    numbers: NDArray[np.int64] = colours.astype(np.int64) @ np.array([1, 256, 65536])
-    return numbers
+    """Colours […,3 or 4] as the numbers of panoptic images."""
+    red, green, blue = (colours[..., channel].astype(np.int64) for channel in range(3))
+    return red + 256 * green + 65536 * blue
 
 
 def _listed(found: NDArray[np.generic]) -> str:

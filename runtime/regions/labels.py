@@ -6,12 +6,11 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from gar_edge.runtime.errors import GarMaskError
 from gar_edge.runtime.images.loading import source_name
 from gar_edge.runtime.images.mask_images import MaskLike, load_labels, load_mask
 from gar_edge.runtime.images.shape import Mask
+from gar_edge.runtime.images.values import distinct
 
 _MOST_LABELS = 1000  # more are a photograph, not labels
 _VOID = 255  # in VOC-style label images: the rims of objects, and what nobody could name
@@ -41,7 +40,7 @@ def from_labels(labels: MaskLike) -> dict[int, Mask]:
     anyone numbers.
     """
     values = load_labels(labels)
-    found = [int(label) for label in np.unique(values) if label != 0]
+    found = [int(label) for label in distinct(values) if label != 0]
     if len(found) > 1 and found[-1] == _VOID:
         name = source_name(labels, "label image")
         warnings.warn(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -286,3 +288,13 @@ def test_a_picture_just_within_the_limit_is_read(tmp_path: Path, monkeypatch: py
     Image.new("L", (10, 10)).save(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     assert load_image(tmp_path / "a.png").shape == (10, 10, 3)
+
+
+def test_threads_decode_side_by_side_and_leave_the_warnings_filter_alone(tmp_path: Path) -> None:
+    for index in range(8):
+        Image.new("RGB", (300, 200), (index, 0, 0)).save(tmp_path / f"{index}.png")
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(load_image, [tmp_path / f"{index % 8}.png" for index in range(64)]))
+    assert [int(image[0, 0, 0]) for image in found] == [index % 8 for index in range(64)]
+    assert warnings.filters == before
