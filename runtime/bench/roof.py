@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gar_edge.runtime.engines.onnxruntime.session import import_onnxruntime
+from gar_edge.runtime.engines.telemetry import import_onnxruntime
 from gar_edge.runtime.files.onnx_file import varint
 
 BYTES = 256 << 20  # of each array that is read or copied: far beyond any cache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 PICTURES = frozenset(
     {".avif", ".bmp", ".gif", ".heic", ".jfif", ".jpeg", ".jpg", ".jp2", ".png", ".ppm", ".tif", ".tiff", ".webp"}
@@ -12,13 +12,14 @@ PICTURES = frozenset(
 LONGEST = 300  # characters of one word in a message: beyond this it is data, not a name
 _HEAD = 40
 _FILE = re.compile(r"file:(//(?:localhost)?)?(?=/)", re.IGNORECASE)
-_WEB = re.compile(r"https?:/", re.IGNORECASE)  # one slash: a `Path` has swallowed the other
+_WEB = re.compile(r"(?!file:)[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # one slash: a `Path` has swallowed the other
+_STREAMS = re.compile(r"(rtsps?|rtmps?|rtp|udp|tcp|srt|mms):", re.IGNORECASE)
 _DATA = re.compile(r"data:[\w.+-]*/?[\w.+-]*[;,]", re.IGNORECASE)
 _USER = re.compile(r"\b(?!file:)([a-z][\w+.-]+:/{1,2})[^\s/?#'\"]*(?:/[^\s'\"]*)?@(?=[\w\[])", re.IGNORECASE)
 _SECRET = re.compile(
     r"((?:pass(?:word|wd)?|pwd|token|secret|api_?key|signature|credential)=)[^&\s#/'\"]+", re.IGNORECASE
 )
-_HALVED = re.compile(r"\b(https?:)/(?=[^/\s])", re.IGNORECASE)
+_HALVED = re.compile(r"\b((?:https?|ftp|s3|gs):)/(?=[^/\s])", re.IGNORECASE)
 _INLINE = re.compile(r"(data:[\w.+-]+/[\w.+-]+[;,])\S{9,}", re.IGNORECASE)
 _WORD = re.compile(rf"\S{{{LONGEST},}}")
 
@@ -45,7 +46,9 @@ def not_a_file(name: str) -> str | None:
 
 def is_web_picture(name: str) -> bool:
     """Whether this is the address of a picture, as far as its end tells, and not of a stream."""
-    return bool(_WEB.match(name)) and Path(urlsplit(name).path).suffix.lower() in PICTURES
+    if not _WEB.match(name) or _STREAMS.match(name):
+        return False
+    return Path(re.split(r"[?#]", name, maxsplit=1)[0]).suffix.lower() in PICTURES
 
 
 def shown(text: str) -> str:

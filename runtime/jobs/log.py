@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import warnings
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +19,7 @@ from typing import Any
 
 from gar_edge.runtime.errors import GarPromptError
 
+_OWN = re.compile(r"/dev/(?P<name>stdout|stderr)|/(?:dev|proc/self)/fd/(?P<number>\d+)")
 KEY = "job"  # first field of each line
 _BEGINNING = json.dumps({KEY: ""})[:-2].encode()  # {"job": "
 
@@ -68,6 +70,9 @@ class JobLog:
     def _open(self) -> int:
         if self._kept:
             return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o644)
+        own = _OWN.fullmatch(str(self._path))
+        if own:  # open already; a socket could not be opened by its name
+            return os.dup(int(own["number"] or {"stdout": 1, "stderr": 2}[own["name"]]))
         try:
             file = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK)  # else a pipe without a reader is waited for
         except OSError as error:

@@ -14,8 +14,9 @@ import numpy as np
 from gar_edge.runtime.bundle.manifest import Manifest
 from gar_edge.runtime.engines.cuda.api import DEVICE, Cuda
 from gar_edge.runtime.engines.cuda.memory import DeviceBuffer, OnDevice, Stream, device_buffer
-from gar_edge.runtime.engines.onnxruntime.session import OnnxRuntimeSession, Placed, import_onnxruntime, load_graph
+from gar_edge.runtime.engines.onnxruntime.session import OnnxRuntimeSession, Placed, load_graph
 from gar_edge.runtime.engines.protocol import Array, Buffer, Session
+from gar_edge.runtime.engines.telemetry import import_onnxruntime
 from gar_edge.runtime.errors import GarBackendError
 
 CUDA = "CUDAExecutionProvider"

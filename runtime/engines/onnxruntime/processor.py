@@ -11,8 +11,9 @@ import numpy as np
 
 from gar_edge.runtime.bundle.manifest import Manifest
 from gar_edge.runtime.engines.host_memory import available_memory
-from gar_edge.runtime.engines.onnxruntime.session import OnnxRuntimeSession, Placed, import_onnxruntime, load_graph
+from gar_edge.runtime.engines.onnxruntime.session import OnnxRuntimeSession, Placed, load_graph
 from gar_edge.runtime.engines.protocol import Array, Buffer, Session
+from gar_edge.runtime.engines.telemetry import import_onnxruntime
 from gar_edge.runtime.errors import GarBackendError
 
 CPU = "CPUExecutionProvider"

@@ -1,8 +1,7 @@
-"""What ONNX Runtime's back ends share: importing it, loading a graph, and binding one to memory by address."""
+"""What ONNX Runtime's back ends share: loading a graph, and binding one to memory by address."""
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,6 @@ from gar_edge.runtime.files.utf8 import utf8_name
 if TYPE_CHECKING:
     import onnxruntime
 
-NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"  # environment variable of ONNX Runtime
 ERRORS_ONLY = 3  # onnxruntime's log level
 _OUT_OF_MEMORY = ("failed to allocate memory", "out of memory", "bad_alloc", "bad allocation")
 
@@ -73,29 +71,6 @@ class OnnxRuntimeSession(ABC):
     @abstractmethod
     def _run(self, binding: Any) -> None:
         """Run once over bound memory."""
-
-
-def import_onnxruntime() -> Any:
-    """The module, its telemetry off; `GarBackendError` says what to install.
-
-    From 1.29 on, ONNX Runtime's own builds write an identifier into the user's cache and send events to Microsoft, on
-    Linux too. It reads the variable once, while it is imported; only then is it set here, so that other programs and
-    child processes see the environment as it was. Whoever has set it to anything keeps that.
-    """
-    chosen = NO_TELEMETRY in os.environ
-    os.environ.setdefault(NO_TELEMETRY, "1")
-    try:
-        import onnxruntime
-    except ImportError:
-        raise GarBackendError(
-            "ONNX Runtime is not installed; pip install 'gar-edge[cpu]' (or 'gar-edge[gpu]')"
-        ) from None
-    finally:
-        if not chosen:
-            os.environ.pop(NO_TELEMETRY, None)
-    if not chosen:
-        onnxruntime.disable_telemetry_events()  # it may have been imported before, by others
-    return onnxruntime
 
 
 def load_graph(ort: Any, path: Path, options: Any, providers: Sequence[str | Provider]) -> Any:

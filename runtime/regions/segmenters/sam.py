@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gar_edge.runtime.engines.onnxruntime.processor import CPU
-from gar_edge.runtime.engines.onnxruntime.session import ERRORS_ONLY, import_onnxruntime
+from gar_edge.runtime.engines.onnxruntime.session import ERRORS_ONLY
+from gar_edge.runtime.engines.telemetry import import_onnxruntime
 from gar_edge.runtime.errors import GarBackendError, GarMaskError
 from gar_edge.runtime.images.shape import Mask
 from gar_edge.runtime.regions.cues import Cue, Marks, spaced

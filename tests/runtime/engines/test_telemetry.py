@@ -16,7 +16,7 @@ print("imported with", os.environ.get({VARIABLE!r}))
 def disable_telemetry_events(): print("disabled")
 """
 IMPORT = (
-    "import os\nfrom gar_edge.runtime.engines.onnxruntime.session import import_onnxruntime\n"
+    "import os\nfrom gar_edge.runtime.engines.telemetry import import_onnxruntime\n"
     f"import_onnxruntime(); print('afterwards', os.environ.get({VARIABLE!r}))"
 )
 
@@ -56,3 +56,11 @@ def test_answering_leaves_no_identifier_in_the_home(tmp_path: Path) -> None:
     python(code, HOME=str(tmp_path), GAR_EDGE_HOME=str(tmp_path / "gar-edge"))
     files = [file.relative_to(tmp_path) for file in tmp_path.rglob("*") if file.is_file()]
     assert all(file.parts[0] == "gar-edge" for file in files), files
+
+
+def test_nothing_else_imports_it() -> None:
+    rooms = [Path(__file__).parents[3] / room for room in ("calibration", "export", "models", "runtime")]
+    for file in (file for room in rooms for file in room.rglob("*.py")):
+        lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip() == "import onnxruntime"]
+        inside = "if TYPE_CHECKING:\n    import onnxruntime\n" in file.read_text(encoding="utf-8")
+        assert len(lines) == (file.name == "telemetry.py") + inside, file

@@ -47,16 +47,17 @@ def test_names_within_a_file_are_beside_it() -> None:
 
 
 @pytest.mark.parametrize("kind", [str, Path])
-@pytest.mark.parametrize("address", ["http://h.example/a.png", "https://h.example/a?x=1"])
+@pytest.mark.parametrize("address", ["http://h.example/a.png", "https://h.example/a?x=1", "s3://h.example/a.png"])
 def test_web_addresses_are_one_line(address: str, kind: type) -> None:
-    with pytest.raises(GarImageError, match=r"^https?://h\.example/a.* not fetched .*download it"):
+    with pytest.raises(GarImageError, match=r"^(https?|s3)://h\.example/a.* not fetched .*download it"):
         load_image(kind(address))
     with pytest.raises(GarMaskError, match="not fetched"):
         load_mask(kind(address))
 
 
 def test_which_addresses_are_streams() -> None:
-    assert not names_video("http://h/snap.jpg?size=2")
+    for picture in ("http://h/snap.jpg?size=2", "ftp://h/a.png", "s3://bucket/a.webp"):
+        assert not names_video(picture)
     for stream in ("http://h/video.mjpg", "http://h:8080/stream", "rtsp://h/a.png", "http://h/a.mp4"):
         assert names_video(stream)
 

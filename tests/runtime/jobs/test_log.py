@@ -4,6 +4,9 @@ import errno
 import fcntl
 import json
 import os
+import socket
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -37,6 +40,16 @@ def test_a_pipe_that_nobody_reads_is_one_line_and_no_waiting(tmp_path: Path) -> 
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(GarPromptError, match="pipe: nobody reads from it"):
         JobLog(tmp_path / "pipe")
+
+
+def test_a_socket_behind_stdout_is_written_through() -> None:
+    """As systemd gives its services."""
+    ours, theirs = socket.socketpair()
+    code = "from pathlib import Path\nfrom gar_edge.runtime.jobs.log import JobLog\n"
+    code += "with JobLog(Path('/dev/stdout')) as log: log.write('a', {'text': 'x'})"
+    with ours, theirs:
+        subprocess.run([sys.executable, "-c", code], stdout=theirs, check=True)
+        assert json.loads(ours.recv(1000)) == {"job": "a", "text": "x"}
 
 
 def test_devices_are_written_through() -> None:
