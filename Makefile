@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PACKAGES := calibration export models runtime
 
-.PHONY: demo test lint docs nano-bundle clean
+.PHONY: demo test schedules lint docs nano-bundle clean
 
 demo: $(STAMP)
 	$(BIN)/gar-export --size nano --force -o build/demo
@@ -17,7 +17,11 @@ demo: $(STAMP)
 	@echo '(gar-nano knows drawn shapes only: see models/nano/README.md. README.md has real weights.)'
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --dist loadfile
+
+schedules: $(STAMP)  # thousands of requests in random schedules, each answer compared with the one it gets alone
+	$(BIN)/gar-export --size nano --force -o build/demo
+	$(BIN)/python tests/benchmarks/schedules.py -m build/demo --requests 2000
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gar_edge.runtime.errors import GarMaskError
+from gar_edge.runtime.files.addresses import beside
 from gar_edge.runtime.files.fields import Field, Text, read_json
 from gar_edge.runtime.regions.coco import Coco, from_sa1b, is_coco
 from gar_edge.runtime.regions.coordinates import FURTHEST
@@ -91,9 +92,9 @@ def read_region(field: Field, folder: Path) -> RegionLike:
             return read_polygons(field["polygons"], None)
         if "mask" in keys:
             label = field["label"].to(int | None)
-            return MaskFile(folder / field["mask"].to(Text), label)
+            return MaskFile(beside(folder, field["mask"].to(Text)), label)
         if "scribble" in keys:
-            return Scribble(folder / field["scribble"].to(Text))
+            return Scribble(beside(folder, field["scribble"].to(Text)))
         box = _box(field["box"]) if "box" in keys else None
         if "points" in keys or "not_points" in keys:
             return Points(_points(field["points"]), _points(field["not_points"]), box)

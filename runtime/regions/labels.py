@@ -20,7 +20,7 @@ _VOID = 255  # in VOC-style label images: the rims of objects, and what nobody c
 class MaskFile:
     """A mask image, or one instance of a label image."""
 
-    path: Path
+    path: str | Path
     label: int | None = None
 
     def draw(self, width: int, height: int) -> Mask:

@@ -9,6 +9,7 @@ the encoder's and pads to the right and below; SAM 2, known by its `high_res_fea
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +87,7 @@ class _Pixels:
 class Sam:
     """A segmenter: `sam(image, cue)`. It keeps the features of the last picture, so more cues of it cost little.
 
-    One thread at a time.
+    Threads take turns.
     """
 
     def __init__(self, encoder: str | Path, decoder: str | Path, threads: int = 0) -> None:
@@ -94,6 +95,7 @@ class Sam:
 
         threads: processor threads, 0 for all cores.
         """
+        self._turn = threading.Lock()
         self._encoder, self._decoder = _session(encoder, threads), _session(decoder, threads)
         inputs = self._encoder.get_inputs()
         pixels = _Pixels.of(inputs[0]) if len(inputs) == 1 else None
@@ -115,6 +117,10 @@ class Sam:
 
     def __call__(self, image: NDArray[np.uint8], cue: Cue) -> Mask:
         """The region of an RGB picture [H,W,3] that the cue means, as bool [H,W]; `GarMaskError` where none is seen."""
+        with self._turn:
+            return self._mask(image, cue)
+
+    def _mask(self, image: NDArray[np.uint8], cue: Cue) -> Mask:
         height, width = image.shape[:2]
         marks = cue.marks(width, height)
         if self._last is None or self._last[0] is not image:
