@@ -2,8 +2,8 @@
 
 Exact rewrites of the released graph, done while weights are read (`weights.py`):
 - LayerScale is folded into the linear before it (`attn.proj`, `mlp.fc2`).
-- The 3-channel mask convolution sees one binary mask three times: its channels are summed, and the
-  result becomes a fourth input channel of the patch convolution.
+- The 3-channel mask convolution sees one binary mask three times: its channels are summed. It stays beside the patch
+  convolution: joining pixels and mask for one convolution would copy every pixel once more.
 - Class token plus its position embedding is one vector.
 - 2-D RoPE pairs neighbours; permuting q's and k's channels alike makes it pair halves, as Llama's does,
   and leaves every dot product unchanged.
@@ -88,7 +88,8 @@ class Encoder(nn.Module):
         super().__init__()
         vision = config.vision
         self.grid, self.pooling = vision.grid, config.pooling
-        self.patch = nn.Conv2d(4, vision.dim, vision.patch, stride=vision.patch, bias=False)
+        self.patch = nn.Conv2d(3, vision.dim, vision.patch, stride=vision.patch, bias=False)
+        self.mask_patch = nn.Conv2d(1, vision.dim, vision.patch, stride=vision.patch, bias=False)
         self.class_token = nn.Parameter(torch.empty(1, 1, vision.dim)) if vision.class_token else None
         self.positions = nn.Parameter(torch.empty(1, vision.grid**2, vision.dim))
         self.norm_pre = LayerNorm(vision.dim, vision.norm_eps)
@@ -107,7 +108,7 @@ class Encoder(nn.Module):
 
     def stem(self, pixel_values: Tensor, mask: Tensor) -> Tensor:
         """What the first block takes, [T,S,D]: patches, positions, class token, norm."""
-        x = self.patch(torch.cat([pixel_values, mask], dim=1))  # [T,D,grid,grid]
+        x = self.patch(pixel_values) + self.mask_patch(mask)  # [T,D,grid,grid]
         x = x.flatten(2).transpose(1, 2) + self.positions
         if self.class_token is not None:
             x = torch.cat([self.class_token.expand(x.shape[0], -1, -1), x], dim=1)

@@ -73,9 +73,9 @@ def _transposed(weight: Tensor) -> Tensor:
     return weight.T
 
 
-def _patch_and_mask(patch: Tensor, mask: Tensor) -> Tensor:
-    """[D,3,p,p] and [D,3,p,p] -> [D,4,p,p]: the binary mask is the fourth input channel."""
-    return torch.cat([patch, mask.sum(dim=1, keepdim=True)], dim=1)
+def _summed(mask: Tensor) -> Tensor:
+    """A mask convolution over three copies of one channel [D,3,p,p] -> [D,1,p,p]."""
+    return mask.sum(dim=1, keepdim=True)
 
 
 def _scaled_columns(weight: Tensor, gamma: Tensor) -> Tensor:
@@ -102,7 +102,8 @@ def _halves(config: VisionConfig) -> Callable[[Tensor], Tensor]:
 def encoder_recipes(config: GarConfig) -> dict[str, Recipe]:
     """Recipes for `vision.Encoder`'s parameters."""
     recipes = {
-        "patch.weight": Recipe((VISION + "patch_embed.proj.weight", MASK_PATCH), _patch_and_mask),
+        "patch.weight": Recipe((VISION + "patch_embed.proj.weight",), _same),
+        "mask_patch.weight": Recipe((MASK_PATCH,), _summed),
         "norm_pre.weight": Recipe((VISION + "norm_pre.weight",), _same),
         "norm_pre.bias": Recipe((VISION + "norm_pre.bias",), _same),
     }

@@ -219,8 +219,8 @@ def initialise(encoder: Encoder, decoder: Decoder) -> None:
                     parameter.fill_(0.1)
                 elif "norm" in name:
                     parameter.fill_(1.0)
-                elif name == "patch.weight":
-                    parameter.normal_(0, parameter[0].numel() ** -0.5)
+                elif name in ("patch.weight", "mask_patch.weight"):  # of three channels and one
+                    parameter.normal_(0, (4 * parameter[0, 0].numel()) ** -0.5)
                 elif name == "head":
                     parameter.normal_(0, 0.4)
                 elif parameter.ndim == 2:

@@ -34,9 +34,8 @@ def released_tensors(config: GarConfig, encoder: Encoder, decoder: Decoder) -> d
 
 def _vision_tensors(config: VisionConfig, ours: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
     theirs: dict[str, Tensor] = {}
-    patch = ours["patch.weight"]
-    theirs[weights.VISION + "patch_embed.proj.weight"] = patch[:, :3]
-    theirs[weights.MASK_PATCH] = (patch[:, 3:] / 3).expand(-1, 3, -1, -1)
+    theirs[weights.VISION + "patch_embed.proj.weight"] = ours["patch.weight"]
+    theirs[weights.MASK_PATCH] = (ours["mask_patch.weight"] / 3).expand(-1, 3, -1, -1)
     positions = ours["positions"]
     if config.class_token:
         theirs[weights.VISION + "cls_token"] = ours["class_token"]
