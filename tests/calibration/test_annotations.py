@@ -71,25 +71,15 @@ def test_runs_that_do_not_fill_the_size_are_refused(counts: list[int], size: tup
         decode_runs(counts, *size)
 
 
-<<<<<<< HEAD
-# Polygons: COCO's rule, against pycocotools in tests/runtime/regions/test_rasterisation.py
-
-
-def test_a_polygon_takes_the_pixels_that_it_goes_round() -> None:
-=======
 # Polygons: COCO's rule; tests/runtime/regions/test_rasterisation.py holds them to pycocotools
 
 
 def test_a_polygon_of_pixel_edges_takes_the_pixels_within() -> None:
->>>>>>> regions
     found = from_polygons([[1, 1, 4, 1, 4, 3, 1, 3]], 6, 4)  # from the edge of pixel 1 to that of 4
     assert np.argwhere(found).tolist() == [[1, 1], [1, 2], [1, 3], [2, 1], [2, 2], [2, 3]]
 
 
 def test_a_polygon_beyond_the_picture_is_cut() -> None:
-<<<<<<< HEAD
-    assert from_polygons([[-5, -5, 2, -5, 2, 50, -5, 50]], 4, 3).tolist() == [[True, True, False, False]] * 3
-=======
     found = from_polygons([[-5, -5, 2, -5, 2, 50, -5, 50]], 4, 3)
     assert found.tolist() == [[True, True, False, False]] * 3
 
@@ -104,4 +94,3 @@ def test_polygons_agree_with_scikit_images_point_test_but_for_the_edge(seed: int
     near = [np.roll(inside, (down, across), (0, 1)) for down in (-1, 0, 1) for across in (-1, 0, 1)]
     edge = np.any(near, axis=0) & ~np.all(near, axis=0)
     np.testing.assert_array_equal(found[~edge], inside[~edge])
->>>>>>> regions

@@ -29,7 +29,6 @@ ROOMS = (
     {"cli"},
 )
 BACK_ENDS = ("onnxruntime", "cuda", "tensorrt", "roi_replay_plugin")
-<<<<<<< HEAD
 MAY_NAME_BACK_ENDS = {
     "runtime.engines.choice",
     "runtime.cli.engine",
@@ -37,9 +36,6 @@ MAY_NAME_BACK_ENDS = {
     "runtime.regions.segmenters.sam",
     "runtime.bench.roof",
 }
-=======
-MAY_NAME_BACK_ENDS = {"engines.choice"}
->>>>>>> regions
 TERMINAL = {"typer", "rich", "click"}
 LONGEST = 350  # lines of a module
 
@@ -123,36 +119,15 @@ def test_no_circle() -> None:
 
 
 def test_only_the_chooser_names_back_ends() -> None:
-<<<<<<< HEAD
     """Beside the back ends, the commands that build engines, and SAM and the roof, whose graphs are their own."""
     inside = tuple(f"runtime.engines.{one}" for one in BACK_ENDS)
-=======
-    """A back end's own modules, the programs that build engines, and SAM, which runs graphs of its own, may as well."""
->>>>>>> regions
     wrong = [
         f"{name} -> {target}"
         for name in inside_runtime()
         for target in ARROWS[name]
-<<<<<<< HEAD
         if target.startswith(inside) and not name.startswith(inside) and name not in MAY_NAME_BACK_ENDS
     ]
     assert not wrong
-=======
-        if target.startswith(tuple(f"runtime.engines.{one}" for one in BACK_ENDS))
-        and not name.startswith("runtime.engines.")
-        and name not in {"runtime.cli.engine", "runtime.cli.engine_progress", "runtime.regions.segmenters.sam"}
-    ]
-    inner = [
-        f"{name} -> {target}"
-        for name in inside_runtime()
-        for target in ARROWS[name]
-        if name.startswith("runtime.engines.")
-        and target.startswith(tuple(f"runtime.engines.{one}" for one in BACK_ENDS))
-        and name.count(".") == 2
-        and name.removeprefix("runtime.") not in MAY_NAME_BACK_ENDS
-    ]
-    assert not wrong + inner
->>>>>>> regions
 
 
 @pytest.mark.parametrize("name", inside_runtime())
