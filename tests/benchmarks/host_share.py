@@ -121,7 +121,15 @@ class NullBackend:
             return NullBuffer(self._watch, np.zeros(shape, dtype))
 
 
-TIMED = {"load_image": "reading", "cut_tiles": "tiles", "cut_mask": "mask", "normalise": "upload"}
+TIMED = {
+    "load_image": "reading", "load_picture": "reading", "cut_tiles": "tiles", "cut_mask": "mask", "normalise": "upload",
+}  # fmt: skip
+    "load_image": "reading",
+    "load_picture": "reading",
+    "cut_tiles": "tiles",
+    "cut_mask": "mask",
+    "normalise": "upload",
+}
 
 
 def time_functions(watch: Watch) -> None:
@@ -166,7 +174,7 @@ class Side:
 
         small = Bundle.open(folder)
         time_functions(watch)
-        self.gar = Gar(WideBundle(folder, widened(small.manifest)), NullBackend(watch))
+        self.gar = Gar(*loaded(WideBundle(folder, widened(small.manifest)), NullBackend(watch)))
 
     def measure(self, size: tuple[int, int], seed: int) -> Milliseconds:
         """Milliseconds before the first token, its parts, and those of a further token."""
@@ -182,6 +190,15 @@ class Side:
         answer = self.gar.open(file).describe(mask, options=Options(max_new_tokens=NEW_TOKENS))
         step = answer.timings_ms.decode / (len(answer.tokens) - 1)
         return {"first token": first, **parts, "prompt, sampling, text": rest, "further token": step}
+
+
+def loaded(bundle: Any, backend: NullBackend) -> tuple[Any, ...]:
+    """What `Gar` is made of: a pipeline, or in commits before it bundle and engine."""
+    try:
+        from gar_edge.runtime.generate.pipeline import Pipeline
+    except ImportError:
+        return bundle, backend
+    return (Pipeline.of(bundle, backend),)  # type: ignore[arg-type]
 
 
 TABLE = np.random.default_rng(0).standard_normal((4096, HIDDEN)).astype(np.float16)
