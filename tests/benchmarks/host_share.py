@@ -124,12 +124,6 @@ class NullBackend:
 TIMED = {
     "load_image": "reading", "load_picture": "reading", "cut_tiles": "tiles", "cut_mask": "mask", "normalise": "upload",
 }  # fmt: skip
-    "load_image": "reading",
-    "load_picture": "reading",
-    "cut_tiles": "tiles",
-    "cut_mask": "mask",
-    "normalise": "upload",
-}
 
 
 def time_functions(watch: Watch) -> None:
