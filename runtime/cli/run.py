@@ -78,7 +78,7 @@ def run(
     regions: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="[K=]FILE",
+            metavar="[K=]FILE[#N]",
             help="Several regions: JSON (docs/regions.md; COCO and labelme too), or an image whose labels are regions. "
             "K= is the first one's number.",
             show_default=False,
