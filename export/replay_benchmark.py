@@ -28,7 +28,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 BOUNDS = {"float32": 1e-5, "float16": 2e-3, "bfloat16": 8e-3}  # largest relative L2 distance to the reference
 
 
-class Precision(str, Enum):
+class FloatType(str, Enum):
     """The features' type."""
 
     FP32 = "float32"
@@ -55,7 +55,7 @@ def benchmark(
     columns: Annotated[int, typer.Option(min=1, help="Columns of tiles.")] = 3,
     rows: Annotated[int, typer.Option(min=1, help="Rows of tiles.")] = 2,
     regions: Annotated[int, typer.Option(min=1, help="Regions replayed at once.")] = 1,
-    precision: Annotated[Precision, typer.Option(help="The features' type.")] = Precision.FP16,
+    precision: Annotated[FloatType, typer.Option(help="The features' type.")] = FloatType.FP16,
     launches: Annotated[int, typer.Option(min=1, help="Launches in one CUDA graph.")] = 20,
     rounds: Annotated[int, typer.Option(min=1, help="Graph launches; the median counts.")] = 50,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -76,7 +76,7 @@ def benchmark(
 
 
 def measure(
-    size: Size, grid: tuple[int, int], regions: int, precision: Precision, launches: int, rounds: int
+    size: Size, grid: tuple[int, int], regions: int, precision: FloatType, launches: int, rounds: int
 ) -> Figures:
     """All three on random features and boxes. Raises `GarBackendError` without a GPU, or where the result is wrong."""
     import numpy as np

@@ -13,20 +13,20 @@ from gar_edge.runtime.gar import Gar
 from gar_edge.runtime.generate.answer import Answer
 from gar_edge.runtime.generate.options import Options
 from gar_edge.runtime.images.loading import ImageLike
-from gar_edge.runtime.images.mask_images import MaskLike
+from gar_edge.runtime.regions.kinds import RegionLike
 
 DEFAULT = Options(max_new_tokens=128, live=True)
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A picture and what is asked of it: `masks` by region number, described where there is no question.
+    """A picture and what is asked of it: `regions` by number, described where there is no question.
 
     tag: whatever the caller needs to know the frame again, such as its time.
     """
 
     image: ImageLike
-    masks: Mapping[int, MaskLike]
+    regions: Mapping[int, RegionLike]
     question: str | None = None
     tag: Any = None
 
@@ -115,6 +115,6 @@ class LiveAnswers:
     def _answer(self, frame: Frame) -> Answer | GarError:
         try:
             scene = self._gar.open(frame.image, max_tiles=self._max_tiles)
-            return scene.stream(frame.question, frame.masks, options=self._options).finish()
+            return scene.stream(frame.question, frame.regions, options=self._options).finish()
         except GarError as error:
             return error

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import typer
 
-from gar_edge.runtime.cli.interactive import Session
+from gar_edge.runtime.cli.interactive import Dialogue
 from gar_edge.runtime.cli.loading import EngineSettings
 from gar_edge.runtime.cli.region_options import RegionArguments, cut_out, read_arguments
 from gar_edge.runtime.cli.streams import to_json
@@ -99,4 +99,4 @@ def ask_about(
         def ask_again(question: str | None, about: Mapping[int, Mask], cancel: threading.Event) -> None:
             ask(question, about, replace(asking.options, cancel=cancel))
 
-        Session(masks, ask_again, len(gar.manifest.prompt.regions)).run()
+        Dialogue(masks, ask_again, len(gar.manifest.prompt.regions)).run()

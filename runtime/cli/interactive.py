@@ -27,7 +27,7 @@ _HISTORY_LINES = 1000
 
 
 @dataclass(frozen=True)
-class Session:
+class Dialogue:
     """A conversation about one picture.
 
     regions: masks [H,W] by number, as many as there are. ask: answers about some of them, and shows the answer; None

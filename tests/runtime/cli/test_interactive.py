@@ -16,7 +16,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from gar_edge.runtime import Box, Gar, Options
-from gar_edge.runtime.cli.interactive import Session
+from gar_edge.runtime.cli.interactive import Dialogue
 from gar_edge.runtime.cli.run import app
 
 BLOCK, CORNER = Box(25, 15, 86, 66), Box(100, 60, 130, 90)
@@ -95,7 +95,7 @@ def test_any_number_of_regions_five_in_a_question(capsys: pytest.CaptureFixture[
     def ask(question: str | None, masks: Mapping[int, np.ndarray], cancel: threading.Event) -> None:
         asked.append((question, {number: int(mask.argmax(axis=1)[0]) for number, mask in masks.items()}))
 
-    session = Session(regions, ask, 5)
+    session = Dialogue(regions, ask, 5)
     for line in (
         "Is <Prompt7> on <Prompt1>?",
         ":describe 6",
@@ -128,7 +128,7 @@ def test_ctrl_c_during_an_answer_ends_the_answer(
 
     lines = iter(["first <Prompt0>", "second <Prompt0>"])
     monkeypatch.setattr("gar_edge.runtime.cli.interactive._typed", lambda: lines)
-    Session({0: np.ones((4, 4), bool)}, ask, 5).run()
+    Dialogue({0: np.ones((4, 4), bool)}, ask, 5).run()
     assert asked == ["first <Prompt0>", "second <Prompt0>"]
     assert signal.getsignal(signal.SIGINT) is not None
 
