@@ -54,6 +54,7 @@ class Preparation:
 
     def _prepare(self, sample: Sample) -> Prepared:
         masks = dict(sorted(sample.masks.items()))
+        self.prompts.check(sample.question, list(masks))
         boxes = tuple(mask_box(mask) for mask in masks.values())
         tiles = cut_tiles(sample.image, self.spec, self.max_tiles)
         ids = self.prompts.build(sample.question, list(masks), len(tiles.pixels))

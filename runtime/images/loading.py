@@ -99,7 +99,7 @@ def source_name(source: object, what: str) -> str:
 
 def printable(name: str) -> str:
     """A name from elsewhere for a message of one line."""
-    return name if name.isprintable() else ascii(name)
+    return name if name.isprintable() else ascii(name)[1:-1]
 
 
 def _check_size(picture: Image.Image, error: type[GarError], name: str) -> None:

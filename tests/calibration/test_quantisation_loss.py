@@ -60,8 +60,8 @@ def test_a_float_bundle_lost_nothing_and_a_wrong_answer_shows(tiny_bundle: Path)
     checkpoint = random_checkpoint_of(SHAPES["tied"], "tiny")
     samples = list(preparation(checkpoint).prepare(pictures(), []))
     _, spoken = walked(checkpoint, samples, 0, True)
-    gar = Gar.load(tiny_bundle, threads=1)
-    lost = measure(gar, spoken)
+    pipeline = Gar.load(tiny_bundle, threads=1).pipeline
+    lost = measure(pipeline, spoken)
     assert lost.positions == 12
     assert lost.next_token_agreement == 1
     assert lost.kl < 1e-6
@@ -72,7 +72,7 @@ def test_a_float_bundle_lost_nothing_and_a_wrong_answer_shows(tiny_bundle: Path)
 
     other = spoken[0].logits[3].argmin()
     spoken[0].logits[3][other] += 50  # the float model would be sure of another token
-    wrong = measure(gar, spoken)
+    wrong = measure(pipeline, spoken)
     assert wrong.next_token_agreement == pytest.approx(11 / 12)
     p, q = (torch.tensor(x).double().log_softmax(0) for x in (spoken[0].logits[3], spoken[0].logits[3].copy()))
     q = torch.tensor(spoken[0].logits[3]).double()

@@ -16,13 +16,13 @@ def shared_folder(factory: pytest.TempPathFactory, name: str, make: Callable[[Pa
     root = factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         root = root.parent
-    folder, scratch = root / "shared" / name, root / "making" / name
-    scratch.parent.mkdir(exist_ok=True)
-    folder.parent.mkdir(exist_ok=True)
-    with (scratch.parent / f"{name}.lock").open("w") as lock:
+    shared = root / "shared"
+    shared.mkdir(exist_ok=True)
+    folder, whole = shared / name, shared / f"{name}.whole"
+    with (shared / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not folder.exists():
-            shutil.rmtree(scratch, ignore_errors=True)
-            make(scratch)
-            scratch.rename(folder)
+        if not whole.exists():  # else a worker was killed while it wrote
+            shutil.rmtree(folder, ignore_errors=True)
+            make(folder)
+            whole.touch()
     return folder

@@ -41,7 +41,9 @@ def clean_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_only_the_runtime_is_needed_to_answer(clean_python: Path, tiny_bundle: Path, tmp_path: Path) -> None:
     Image.new("RGB", (60, 40), "red").save(tmp_path / "photo.png")
-    Image.new("L", (60, 40), 255).save(tmp_path / "mask.png")
+    mask = Image.new("L", (60, 40), 0)
+    mask.paste(255, (10, 10, 30, 30))
+    mask.save(tmp_path / "mask.png")
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     check = f"import importlib.util as u; assert not [m for m in {FOREIGN!r} if u.find_spec(m)]"
     subprocess.run([clean_python, "-c", check], check=True, cwd=tmp_path, env=environment)

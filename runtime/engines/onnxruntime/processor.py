@@ -106,6 +106,9 @@ class OnnxRuntimeBackend:
         # An arena keeps its high-water mark, the encoder's scores, through all of decoding; without one, one answer of
         # the int8 1B peaks 0.4 GB lower, prefill and decode are no slower and encoding takes 3 % longer.
         options.enable_cpu_mem_arena = options.enable_mem_pattern = False
+        # Threads that have nothing to do wait in a loop, which is right within a run; behind it, others want the cores:
+        # whoever cuts the next picture, and the next graph's own threads.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         return HostSession(graph, load_graph(self._ort, path, options, [CPU]))
 
     def free_memory(self) -> int:

@@ -52,7 +52,7 @@ def test_one_that_was_imported_before_is_told(stand_in: str) -> None:
 
 def test_answering_leaves_no_identifier_in_the_home(tmp_path: Path) -> None:
     """1.29 and newer write `.cache/Microsoft/…/deviceid` as soon as they are imported."""
-    code = f"from gar_edge.runtime import Gar\nGar.load({str(SHIPPED)!r}, 'onnxruntime', 1).close()"
+    code = f"from gar_edge.runtime import Gar\nGar.load({str(SHIPPED)!r}, backend='onnxruntime', threads=1).close()"
     python(code, HOME=str(tmp_path), GAR_EDGE_HOME=str(tmp_path / "gar-edge"))
     files = [file.relative_to(tmp_path) for file in tmp_path.rglob("*") if file.is_file()]
     assert all(file.parts[0] == "gar-edge" for file in files), files

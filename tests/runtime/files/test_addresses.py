@@ -8,7 +8,7 @@ from PIL import Image
 
 from gar_edge.runtime.errors import GarImageError, GarMaskError
 from gar_edge.runtime.files.addresses import LONGEST, beside, local_file, shown
-from gar_edge.runtime.images.loading import load_image, load_mask
+from gar_edge.runtime.images import load_image, load_mask
 from gar_edge.runtime.video.capture import Video, names_video
 
 BASE64 = "iVBORw0KGgoAAAANSUhEUgAAAO8AAACqCAIAAADKh48x" * 40
