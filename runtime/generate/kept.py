@@ -140,6 +140,11 @@ class KeptWork:
             self._used += size
             self._tidy()
 
+    def nothing_in_use(self) -> None:
+        """No answer is in the making any more, however those that were have ended."""
+        with self._lock:
+            self._used = 0
+
     def drop(self, scene: int) -> None:
         """Forget a scene that is gone. Never waits: the garbage collector may call while the lock is held."""
         self._gone.append(scene)

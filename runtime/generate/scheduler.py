@@ -39,6 +39,7 @@ class Scheduler:
         self._prompts = PromptWork(pipeline, kept)
         self._speakers = Speakers(pipeline, kept, self.places)
         self._waiting: list[Answering] = []  # those that are live first, then as they came
+        self._taken: list[Answering] = []  # all that have not ended, wherever they are
         self._limit = 0  # bytes that caches of answers in the making may take, 0 where nobody knows
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -80,6 +81,7 @@ class Scheduler:
                     f"{len(self._waiting)} requests wait already; ask again later, or load with a longer queue"
                 )
             insort(self._waiting, answering, key=_rank)
+            self._taken.append(answering)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._loop, name="gar-edge engine", daemon=True)
                 self._thread.start()
@@ -104,8 +106,25 @@ class Scheduler:
         self.__dict__.pop("_speakers", None)
 
     def _loop(self) -> None:
-        while self._turn():
-            pass
+        try:
+            while self._turn():
+                pass
+        except Exception as error:  # none is expected here, and nobody shall wait for ever where one comes all the same
+            self._abandon(error)
+
+    def _abandon(self, error: Exception) -> None:
+        """End every request with an error, and begin anew with the next."""
+        with self._changed:
+            for one in self._taken:
+                if not one.ended.is_set():
+                    one.fail(error)
+            self._waiting, self._taken = [], []
+            self.kept.nothing_in_use()
+            if self._pipeline is not None:
+                self._prompts = PromptWork(self._pipeline, self.kept)
+                self._speakers = Speakers(self._pipeline, self.kept, self.places)
+            self._thread = None
+            self._changed.notify_all()
 
     def _turn(self) -> bool:
         """Whether there was anything to do; if not, the thread ends with this call."""
@@ -113,6 +132,7 @@ class Scheduler:
         prompts.end_stopped()  # first of all: what they leave is there for those who come in
         speakers.end_stopped()
         with self._changed:
+            self._taken = [one for one in self._taken if not one.ended.is_set()]
             self._end_waiting()
             if self._pipeline is None:
                 for left in (*self._waiting, *prompts.all, *speakers.all):
@@ -134,6 +154,7 @@ class Scheduler:
             if (reason := one.stop_reason()) is not None:
                 self._waiting.remove(one)
                 one.end(reason)
+                self._changed.notify_all()  # there is room in the queue
 
     def _next(self) -> Answering | None:
         """The next request that waits, if there is a place and memory for it."""

@@ -7,6 +7,7 @@ import time
 import numpy as np
 
 from gar_edge.runtime.engines.limits import SELECTED_AT_ONCE
+from gar_edge.runtime.errors import GarBackendError
 from gar_edge.runtime.generate.answering import Answering
 from gar_edge.runtime.generate.kept import KeptSequence, KeptWork
 from gar_edge.runtime.generate.pipeline import Pipeline
@@ -132,9 +133,7 @@ class Speakers:
             length = batch.lengths[row]
             size = self._pipeline.decoder.planned_bytes(length)
             if self._kept.has_room(size, besides=one.planned_bytes):
-                sequence = start_sequence(self._pipeline.decoder, one.request.positions)
-                assert isinstance(sequence, InPlaceSequence)  # only these are batched
-                batch.copy_to(sequence, row, length)
+                sequence = self._copied(row, one.request.positions)
             batch.leave(row)
             self.all[row] = self.all[-1]  # as the batch did
             self.all.pop()
@@ -148,6 +147,16 @@ class Speakers:
             ids = held[: sequence.length]
             kept = KeptSequence(request.picture.key, request.regions.digest, ids, sequence)
         self._kept.settle(one.planned_bytes, kept)
+
+    def _copied(self, row: int, positions: int) -> TokenSequence | None:
+        """A row of the batch as a sequence of its own; None where there is no memory for it."""
+        try:
+            sequence = start_sequence(self._pipeline.decoder, positions)
+            assert isinstance(sequence, InPlaceSequence)  # only these are batched
+            self._rows().copy_to(sequence, row, self._rows().lengths[row])
+        except GarBackendError:
+            return None
+        return sequence
 
     def _fail_all(self, error: Exception) -> None:
         """Nobody knows what a run that failed has left in the caches."""

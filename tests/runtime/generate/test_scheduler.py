@@ -200,6 +200,24 @@ def test_a_failed_run_ends_those_in_it_and_no_others(
     assert gar.open(picture).describe(mask, options=Options(max_new_tokens=2)).tokens
 
 
+def test_a_fault_in_the_loop_leaves_nobody_waiting(
+    tiny_bundle: Path, picture: np.ndarray, mask: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gar = Gar.load(tiny_bundle, batch=1)
+    slow(gar, monkeypatch, 0.01)
+    scene = gar.open(picture)
+    streams = [scene.stream(None, {1: mask}, options=Options(max_new_tokens=100)) for _ in range(3)]
+    next(iter(streams[0]))
+    monkeypatch.setattr(gar.scheduler.kept, "settle", lambda *_: 1 / 0, raising=True)
+    streams[0].close()
+    time.sleep(0.1)
+    monkeypatch.undo()
+    for stream in streams[1:]:
+        with pytest.raises(ZeroDivisionError):
+            stream.finish()
+    assert len(gar.open(picture).describe(mask, options=Options(max_new_tokens=2)).tokens) == 2
+
+
 def test_an_engine_for_one_sequence_takes_turns(compat_bundle: Path, picture: np.ndarray, mask: np.ndarray) -> None:
     gar, options = Gar.load(compat_bundle, decoder="compat"), Options(max_new_tokens=6)
     pictures = [np.roll(picture, 30 * shift, axis=1) for shift in range(3)]
