@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gar_edge.runtime.errors import GarError
 from gar_edge.runtime.generate.answer import Answer, StopWatch
 from gar_edge.runtime.generate.options import Options
 from gar_edge.runtime.generate.prompt import Turn
@@ -28,6 +29,7 @@ class Chat:
         self._first: str | None = None
         self._turns: list[Turn] = []
         self._latest: AnswerStream | None = None
+        self._before: tuple[str | None, list[Turn], AnswerStream | None] = (None, [], None)  # the latest question
 
     def ask(self, question: str) -> Answer:
         """Ask the next question; `GarPromptError` where it cannot be asked, and the conversation stays as it was."""
@@ -39,16 +41,27 @@ class Chat:
 
     def _submitted(self, question: str, *, streamed: bool) -> AnswerStream:
         watch, pipeline, numbers = StopWatch(), self._scheduler.pipeline, self._regions.numbers
-        turns = self._turns
-        if self._latest is None:
+        said, turns = self._said(), self._turns
+        if said is None:
             pipeline.prompts.check(question, numbers)
         else:
             pipeline.prompts.check_words(question, numbers)
-            turns = [*turns, Turn(self._latest.finish().text, question)]
+            turns = [*turns, Turn(said, question)]
         first = question if self._first is None else self._first
         ids = pipeline.prompts.build(first, numbers, len(self._picture.tiles.pixels), turns)
         request = Request.of(pipeline, self._picture, self._regions, ids, self._options)
         answering = self._scheduler.submit(request, watch=watch, opening_ms=self._opening_ms, streamed=streamed)
+        self._before = self._first, self._turns, self._latest
         self._first, self._turns, self._opening_ms = first, turns, 0.0
         self._latest = AnswerStream(answering)
         return self._latest
+
+    def _said(self) -> str | None:
+        """The latest answer's text; None before the first. A question whose answer failed was never asked."""
+        if self._latest is None:
+            return None
+        try:
+            return self._latest.finish().text
+        except GarError:  # whoever asked was told
+            self._first, self._turns, self._latest = self._before
+            return self._said()

@@ -37,6 +37,8 @@ class Gar:
         queue: int = QUEUE,
     ) -> None:
         """`load` makes the pipeline as well, and says what the rest means."""
+        if batch < 1 or queue < 1:
+            raise GarPromptError(f"batch and queue must be at least 1, not {batch} and {queue}")
         self.manifest = pipeline.manifest
         self.scheduler = Scheduler(pipeline, KeptWork(cache_bytes), places=batch, queue=queue)
         self._scenes = itertools.count()

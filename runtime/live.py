@@ -71,6 +71,8 @@ class LiveAnswers:
         with self._changed:
             if self._failure is not None:
                 raise self._failure
+            if self._cancel.is_set():
+                return  # closed: nobody will look at it
             self.dropped += self._waiting is not None
             self._waiting = frame
             self._changed.notify_all()
@@ -78,7 +80,9 @@ class LiveAnswers:
     def finish(self) -> None:
         """Wait until the frames offered so far are answered, or dropped. Raises what `answered` raised."""
         with self._changed:
-            self._changed.wait_for(lambda: self._failure is not None or not (self._busy or self._waiting))
+            self._changed.wait_for(
+                lambda: self._failure is not None or self._cancel.is_set() or not (self._busy or self._waiting)
+            )
             if self._failure is not None:
                 raise self._failure
 

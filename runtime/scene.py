@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from gar_edge.runtime.chat import Chat
-from gar_edge.runtime.errors import GarPromptError
+from gar_edge.runtime.errors import GarBusyError, GarPromptError
 from gar_edge.runtime.generate.answer import Answer, StopWatch
 from gar_edge.runtime.generate.options import DEFAULT, Options
 from gar_edge.runtime.generate.request import OpenPicture, Regions, Request
@@ -91,9 +91,13 @@ class Scene:
         return Asked(request, watch, self._take_opening())
 
     def _submitted(self, asked: Asked, *, streamed: bool = False) -> AnswerStream:
-        answering = self._scheduler.submit(
-            asked.request, watch=asked.watch, opening_ms=asked.opening_ms, streamed=streamed
-        )
+        try:
+            answering = self._scheduler.submit(
+                asked.request, watch=asked.watch, opening_ms=asked.opening_ms, streamed=streamed
+            )
+        except GarBusyError:
+            self._opening_ms = asked.opening_ms  # it counts for the first answer, and this is none
+            raise
         return AnswerStream(answering)
 
     def _found(self, regions: Mapping[int, RegionLike], watch: StopWatch) -> Regions:

@@ -115,6 +115,6 @@ class StopWatch:
             replay=self["replay"],
             prefill=self["prefill"],
             decode=self["decode"],
-            first_token=preprocess + self["first_token"],
+            first_token=preprocess + self["first_token"] if "first_token" in self._stages else 0.0,
             total=preprocess + self.elapsed(),
         )

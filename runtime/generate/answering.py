@@ -45,7 +45,7 @@ class Answering:
         self.pieces: SimpleQueue[Piece | None] = SimpleQueue()
         self.ended = Event()
         self.answer: Answer | None = None
-        self.failure: Exception | None = None
+        self.failure: BaseException | None = None
         self.model = pipeline.manifest.name
         self._opening_ms = opening_ms
         self._when_ended = when_ended
@@ -106,7 +106,7 @@ class Answering:
         )
         self._close()
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: BaseException) -> None:
         """There will be no answer."""
         self.failure = error
         self._close()

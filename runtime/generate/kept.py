@@ -148,7 +148,7 @@ class KeptWork:
     def drop(self, scene: int) -> None:
         """Forget a scene that is gone. Never waits: the garbage collector may call while the lock is held."""
         self._gone.append(scene)
-        if self._lock.acquire(blocking=False):
+        while self._gone and self._lock.acquire(blocking=False):
             try:
                 self._tidy()
             finally:

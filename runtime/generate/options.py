@@ -49,6 +49,8 @@ class Options:
             raise GarPromptError(f"speculate must be 0 (never guess) or more, not {self.speculate}")
         if self.seed is not None and self.seed < 0:
             raise GarPromptError(f"seed must be 0 or more, not {self.seed}")
+        if self.cancel is not None and not isinstance(self.cancel, threading.Event):
+            raise GarPromptError(f"cancel must be a threading.Event, not {type(self.cancel).__name__}")
         if any(not text for text in self.stop):
             raise GarPromptError("a stop text must not be empty")
 

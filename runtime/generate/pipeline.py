@@ -1,4 +1,4 @@
-"""What generation takes: a bundle's graphs as functions, its prompts, and what earlier answers left."""
+"""What generation takes: a bundle's graphs as functions, and its prompts."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ class PromptWork:
 
     def __init__(self, pipeline: Pipeline, kept: KeptWork) -> None:
         self.all: list[Answering] = []
-        self._pipeline = pipeline
+        self.pipeline = pipeline
         self._kept = kept
 
     def begin(self, one: Answering) -> None:
@@ -39,8 +39,8 @@ class PromptWork:
                     one.features[key] = features
                 else:
                     one.missing[key] = tile
-            if self._pipeline.decoder.fixed:
-                capacity = self._pipeline.decoder.capacity_for(request.positions)
+            if self.pipeline.decoder.fixed:
+                capacity = self.pipeline.decoder.capacity_for(request.positions)
                 one.sequence = self._kept.take_spare(capacity, one.planned_bytes)
             fresh = len(one.missing.keys() - awaited)
             one.reuse = Reuse(fresh, len(tiles) - fresh, len(request.ids), 0)
@@ -62,16 +62,21 @@ class PromptWork:
         if not self.all:
             return None
         first = self.all[0]
-        served = self.all if first.missing else [first]
+        if first.missing:
+            wanted = self._next_tiles()
+            try:
+                self._encode(wanted)
+            except BaseException as error:  # whoever had a part in the run is told; the loop goes on for the others
+                for one in dict.fromkeys(one for one, _ in wanted.values()):
+                    self._leave(one)
+                    one.fail(error)
+            return None
         try:
-            if first.missing:
-                self._encode()
-                return None
             self._prefill(first)
-        except Exception as error:  # whoever had a part in the run is told; the loop goes on for the others
-            for one in [one for one in served if one is first or one.missing]:
-                self._leave(one)
-                one.fail(error)
+        except BaseException as error:
+            first.sequence = None  # nobody knows what a run that failed has left in it
+            self._leave(first)
+            first.fail(error)
             return None
         if first.embeds is None or first.prefilled < first.embeds.shape[0]:
             return None
@@ -79,12 +84,12 @@ class PromptWork:
         first.embeds, first.features = None, {}
         return first
 
-    def _encode(self) -> None:
-        """The next missing tiles, of several pictures if need be, in one run."""
-        begin, wanted = time.perf_counter(), self._next_tiles()
+    def _encode(self, wanted: dict[TileKey, tuple[Answering, int]]) -> None:
+        """Missing tiles, of several pictures if need be, in one run."""
+        begin = time.perf_counter()
         pixels = np.stack([one.request.picture.tiles.pixels[tile] for one, tile in wanted.values()])
         masks = np.stack([one.request.regions.masks[tile] for one, tile in wanted.values()])
-        made = self._pipeline.vision.encode(pixels, masks)
+        made = self.pipeline.vision.encode(pixels, masks)
         spent = (time.perf_counter() - begin) * 1e3
         served = [one for one in self.all if one.missing.keys() & wanted.keys()]
         for row, key in enumerate(wanted):
@@ -101,7 +106,7 @@ class PromptWork:
         wanted: dict[TileKey, tuple[Answering, int]] = {}
         for one in self.all:
             for key, tile in one.missing.items():
-                if len(wanted) == self._pipeline.vision.at_once:
+                if len(wanted) == self.pipeline.vision.at_once:
                     return wanted
                 wanted.setdefault(key, (one, tile))
         return wanted
@@ -111,9 +116,9 @@ class PromptWork:
         if one.embeds is None:
             one.embeds = self._embed(one)
         if one.sequence is None:
-            one.sequence = start_sequence(self._pipeline.decoder, one.request.positions)
+            one.sequence = start_sequence(self.pipeline.decoder, one.request.positions)
         with one.watch.stage("prefill"):
-            end = min(one.prefilled + self._pipeline.decoder.chunk, one.embeds.shape[0])
+            end = min(one.prefilled + self.pipeline.decoder.chunk, one.embeds.shape[0])
             prediction = one.sequence.extend(one.embeds.rows(one.prefilled, end))
             one.prefilled = end
             if end == one.embeds.shape[0]:
@@ -123,15 +128,15 @@ class PromptWork:
 
     def _embed(self, one: Answering) -> Buffer:
         """Embeddings [S,C] of what is to be prefilled: table rows, with tile and replayed features in their places."""
-        request, prompt = one.request, self._pipeline.manifest.prompt
+        request, prompt = one.request, self.pipeline.manifest.prompt
         if one.sequence is not None and one.sequence.length:
             with one.watch.stage("prefill"):
-                return self._pipeline.embed(request.ids[one.sequence.length :])
+                return self.pipeline.embed(request.ids[one.sequence.length :])
         with one.watch.stage("replay"):
             features = self._gathered(one)
-            replayed = self._pipeline.vision.roi_replay(features, request.picture.tiles.grid, request.regions.boxes)
+            replayed = self.pipeline.vision.roi_replay(features, request.picture.tiles.grid, request.regions.boxes)
         with one.watch.stage("prefill"):
-            embeds = self._pipeline.embed(request.ids)
+            embeds = self.pipeline.embed(request.ids)
             hidden = embeds.shape[1]
             _place(embeds, request.ids, prompt.image_token, features.reshape(-1, hidden))
             for row, number in enumerate(request.regions.numbers):
@@ -143,7 +148,7 @@ class PromptWork:
         """Features [T,P,C] of a request's tiles."""
         keys = one.request.regions.tiles
         like = one.features[keys[0]]
-        features = self._pipeline.backend.empty((len(keys), *like.shape[1:]), like.dtype)
+        features = self.pipeline.backend.empty((len(keys), *like.shape[1:]), like.dtype)
         for row, key in enumerate(keys):
             features.rows(row, row + 1).copy_from(one.features[key])
         return features
@@ -152,7 +157,7 @@ class PromptWork:
         """Let go of a request that gets no answer; what its sequence holds already is kept."""
         self.all.remove(one)
         kept = None
-        if one.sequence is not None:
+        if one.sequence is not None and (one.sequence.fixed or one.sequence.length >= one.request.features_end):
             request, length = one.request, one.sequence.length
             kept = KeptSequence(request.picture.key, request.regions.digest, request.ids[:length], one.sequence)
         self._kept.settle(one.planned_bytes, kept)

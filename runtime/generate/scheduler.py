@@ -46,7 +46,7 @@ class Scheduler:
         # The engine must not be running while Python ends.
         close = weakref.WeakMethod(self.close)
         at_exit = atexit.register(lambda: (alive := close()) is not None and alive())
-        weakref.finalize(self, atexit.unregister, at_exit)
+        weakref.finalize(self, atexit.unregister, at_exit).atexit = False
 
     @property
     def pipeline(self) -> Pipeline:
@@ -80,11 +80,12 @@ class Scheduler:
                 raise GarBusyError(
                     f"{len(self._waiting)} requests wait already; ask again later, or load with a longer queue"
                 )
+            if self._thread is None:
+                thread = threading.Thread(target=self._loop, name="gar-edge engine", daemon=True)
+                thread.start()  # it waits for the lock that is held here
+                self._thread = thread
             insort(self._waiting, answering, key=_rank)
             self._taken.append(answering)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._loop, name="gar-edge engine", daemon=True)
-                self._thread.start()
         return answering
 
     def fitting(self, request: Request) -> tuple[int, int]:
@@ -109,10 +110,10 @@ class Scheduler:
         try:
             while self._turn():
                 pass
-        except Exception as error:  # none is expected here, and nobody shall wait for ever where one comes all the same
+        except BaseException as error:  # none is expected here, and nobody shall wait for ever where one comes
             self._abandon(error)
 
-    def _abandon(self, error: Exception) -> None:
+    def _abandon(self, error: BaseException) -> None:
         """End every request with an error, and begin anew with the next."""
         with self._changed:
             for one in self._taken:
@@ -120,9 +121,7 @@ class Scheduler:
                     one.fail(error)
             self._waiting, self._taken = [], []
             self.kept.nothing_in_use()
-            if self._pipeline is not None:
-                self._prompts = PromptWork(self._pipeline, self.kept)
-                self._speakers = Speakers(self._pipeline, self.kept, self.places)
+            self._prompts.all, self._speakers = [], Speakers(self._prompts.pipeline, self.kept, self.places)
             self._thread = None
             self._changed.notify_all()
 
@@ -164,7 +163,8 @@ class Scheduler:
         one = self._waiting[0]
         planned = self.pipeline.decoder.planned_bytes(one.request.positions)
         if not active:
-            self._limit = int((self.pipeline.backend.free_memory() + self.kept.bytes) * CACHE_SHARE)
+            free = self.pipeline.backend.free_memory()
+            self._limit = int((free + self.kept.bytes) * CACHE_SHARE) if free else 0
         elif self._limit and planned + sum(other.planned_bytes for other in active) > self._limit:
             return None
         one.planned_bytes = planned

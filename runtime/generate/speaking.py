@@ -14,7 +14,7 @@ from gar_edge.runtime.generate.pipeline import Pipeline
 from gar_edge.runtime.generate.speculation import PromptLookup
 from gar_edge.runtime.model.batch import SequenceBatch
 from gar_edge.runtime.model.in_place import InPlaceSequence
-from gar_edge.runtime.model.sequence import Prediction, TokenSequence
+from gar_edge.runtime.model.sequence import TokenSequence
 from gar_edge.runtime.model.start import start_sequence
 
 
@@ -28,7 +28,8 @@ class Speakers:
         self.all: list[Answering] = []
         self._pipeline = pipeline
         self._kept = kept
-        self._batch = SequenceBatch(pipeline.decoder, places) if places > 1 else None
+        self._places = places
+        self._batch: SequenceBatch | None = None
         self._lookups: dict[Answering, PromptLookup] = {}
 
     def add(self, one: Answering) -> None:
@@ -39,7 +40,7 @@ class Speakers:
             try:
                 for each in self.all:
                     self._into_batch(each)
-            except Exception as error:
+            except BaseException as error:
                 self._fail_all(error)
 
     def end_stopped(self) -> None:
@@ -60,7 +61,7 @@ class Speakers:
                 self._step_alone(self.all[0], alone)
             else:
                 self._step_batch()
-        except Exception as error:  # the engine failed, and with it every answer that had a part in the run
+        except BaseException as error:  # the engine failed, and with it every answer that had a part in the run
             self._fail_all(error)
             return
         spent = (time.perf_counter() - begin) * 1e3
@@ -97,18 +98,15 @@ class Speakers:
         batch = self._rows()
         latest = np.asarray([one.transcript.tokens[-1] for one in self.all])
         prediction = batch.step(self._pipeline.bundle.embed(latest))
-        for one, token in zip(self.all, self._drawn(prediction), strict=True):
-            one.push(token)
-
-    def _drawn(self, prediction: Prediction) -> list[int]:
-        """A token for each answer; logits are read only where one is drawn."""
         likeliest = prediction.tokens().tolist()
-        if all(one.request.options.temperature == 0 for one in self.all):
-            return likeliest
-        pairs = zip(self.all, likeliest, prediction.logits(), strict=True)
-        return [
-            best if one.request.options.temperature == 0 else one.sampler.draw(logits) for one, best, logits in pairs
-        ]
+        drawing = any(one.request.options.temperature > 0 for one in self.all)
+        logits = prediction.logits() if drawing else ()  # read only where a token is drawn
+        for row, one in enumerate(list(self.all)):
+            try:
+                one.push(one.sampler.draw(logits[row]) if one.request.options.temperature > 0 else likeliest[row])
+            except Exception as error:  # its own fault, and nobody else's
+                self._leave(one, keep=False)
+                one.fail(error)
 
     def _into_batch(self, one: Answering) -> None:
         if isinstance(one.sequence, InPlaceSequence):
@@ -116,7 +114,8 @@ class Speakers:
             one.sequence = None
 
     def _rows(self) -> SequenceBatch:
-        assert self._batch is not None  # engines for one sequence never have two answers in the making
+        if self._batch is None:
+            self._batch = SequenceBatch(self._pipeline.decoder, self._places)
         return self._batch
 
     def _end_complete(self) -> None:
@@ -124,7 +123,7 @@ class Speakers:
             self._leave(one)
             one.end()
 
-    def _leave(self, one: Answering) -> None:
+    def _leave(self, one: Answering, *, keep: bool = True) -> None:
         """Let go of an answer; its sequence is kept for whoever goes on from it."""
         row = self.all.index(one)
         sequence, length = one.sequence, 0
@@ -132,7 +131,7 @@ class Speakers:
             batch = self._rows()
             length = batch.lengths[row]
             size = self._pipeline.decoder.planned_bytes(length)
-            if self._kept.has_room(size, besides=one.planned_bytes):
+            if keep and self._kept.has_room(size, besides=one.planned_bytes):
                 sequence = self._copied(row, one.request.positions)
             batch.leave(row)
             self.all[row] = self.all[-1]  # as the batch did
@@ -158,11 +157,9 @@ class Speakers:
             return None
         return sequence
 
-    def _fail_all(self, error: Exception) -> None:
+    def _fail_all(self, error: BaseException) -> None:
         """Nobody knows what a run that failed has left in the caches."""
-        failed, self.all = self.all, []
-        if self._batch is not None:
-            self._batch = SequenceBatch(self._pipeline.decoder, self._batch.places)
+        failed, self.all, self._batch = self.all, [], None
         self._lookups.clear()
         for one in failed:
             self._kept.settle(one.planned_bytes, None)

@@ -13,7 +13,8 @@ import pytest
 from helpers.schedules import Schedule, run_schedule
 from helpers.slowed import slow
 
-from gar_edge.runtime import Gar, GarBackendError, GarBusyError, Options
+from gar_edge.runtime import Gar, GarBackendError, GarBusyError, GarPromptError, Options
+from gar_edge.runtime.generate.sampling import Sampler
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 MASKS = {0: EXAMPLES / "scene_1_mask_0.png", 1: EXAMPLES / "scene_1_mask_1.png"}
@@ -233,3 +234,51 @@ def test_regions_in_another_order_are_another_prompt(half_nano: Path) -> None:
     answers = [scene.ask(question, dict(order)) for order in (MASKS.items(), reversed(MASKS.items()))]
     assert answers[0].prompt_tokens == answers[1].prompt_tokens
     assert answers[1].reuse.tokens_reused == 0
+
+
+def test_logits_that_cannot_be_drawn_from_end_their_own_answer(
+    half_nano: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gar = Gar.load(half_nano)
+    slow(gar, monkeypatch, 0.01)
+    scene = gar.open(EXAMPLES / "scene_1.png")
+    draw = Sampler.draw
+
+    def broken(self: Sampler, logits: np.ndarray) -> int:
+        return draw(self, np.full_like(logits, np.nan))
+
+    running = [scene.stream(None, {1: MASKS[0]}, options=Options(max_new_tokens=60)) for _ in range(2)]
+    for stream in running:
+        next(iter(stream))
+    monkeypatch.setattr(Sampler, "draw", broken)
+    with pytest.raises(ValueError, match="NaN"):
+        scene.describe(MASKS[1], options=Options(temperature=1.0))
+    assert [stream.finish().finish_reason for stream in running] == ["stop", "stop"]
+
+
+@pytest.mark.parametrize("limits", [{"batch": 0}, {"queue": 0}])
+def test_no_place_or_no_queue_at_all_is_refused(tiny_bundle: Path, limits: dict[str, int]) -> None:
+    with pytest.raises(GarPromptError, match="must be at least 1"):
+        Gar.load(tiny_bundle, **limits)
+
+
+def test_a_cancel_that_is_no_event_is_refused() -> None:
+    with pytest.raises(GarPromptError, match=r"threading\.Event, not bool"):
+        Options(cancel=True)  # type: ignore[arg-type]
+
+
+def test_a_conversation_goes_on_after_an_answer_that_failed(half_nano: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gar = Gar.load(half_nano)
+    chat = gar.open(EXAMPLES / "scene_1.png").chat({0: MASKS[0]}, options=Options(max_new_tokens=10))
+    chat.ask("What colour is <Prompt0>?")
+
+    def broken(*_: object) -> None:
+        raise GarBackendError("engine on fire")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(gar.pipeline.decoder.session, "bind", broken)
+        with pytest.raises(GarBackendError, match="on fire"):
+            chat.ask("And its shape?")
+    other = gar.open(EXAMPLES / "scene_1.png").chat({0: MASKS[0]}, options=Options(max_new_tokens=10))
+    other.ask("What colour is <Prompt0>?")
+    assert chat.ask("Is it large?").tokens == other.ask("Is it large?").tokens
