@@ -60,7 +60,7 @@ def test_graphs_are_standard_opset_24_with_real_norms(bundle: Path, checkpoint: 
         nodes[name] = Counter(node.op_type for node in model.graph.node)
         assert {node.domain for node in model.graph.node} <= {"", "gar"}
     assert nodes["encoder"]["LayerNormalization"] == 2 * depth + 1
-    assert nodes["encoder"]["Conv"] == 1
+    assert nodes["encoder"]["Conv"] == 2  # of pixels and of the mask
     assert nodes["decoder"]["RMSNormalization"] == 2 * layers + 1
     assert nodes["decoder"]["TensorScatter"] == 2 * layers
     assert nodes["decoder"]["Attention"] == layers
