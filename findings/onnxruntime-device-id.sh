@@ -11,13 +11,15 @@
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-python3 -m venv "$folder/venv"
+for version in 1.28.0 1.29.0 1.32.0; do python3 -m venv "$folder/$version"; done
+"$folder/1.28.0/bin/pip" install --quiet --disable-pip-version-check onnxruntime==1.28.0
+"$folder/1.29.0/bin/pip" install --quiet --disable-pip-version-check onnxruntime==1.29.0
+"$folder/1.32.0/bin/pip" install --quiet --disable-pip-version-check onnxruntime==1.32.0
 written() { # VERSION [NAME=VALUE…]: files in a fresh home after an import
     local version=$1; shift
-    "$folder/venv/bin/pip" install --quiet --disable-pip-version-check "onnxruntime==$version" >&2
     rm -rf "$folder/home"; mkdir "$folder/home"
     env -u XDG_CACHE_HOME -u ORT_DISABLE_TELEMETRY HOME="$folder/home" "$@" \
-        "$folder/venv/bin/python" -c 'import onnxruntime; onnxruntime.disable_telemetry_events()'
+        "$folder/$version/bin/python" -c 'import onnxruntime; onnxruntime.disable_telemetry_events()'
     (cd "$folder/home" && find . -type f -name 'deviceid' | sort)
 }
 check() { # WHAT EXPECTED FOUND

@@ -157,7 +157,7 @@ def undecodable(tmp_path: Path) -> Path:
     try:
         folder.mkdir()
     except OSError:
-        pytest.skip("this file system takes names in UTF-8 only")
+        pytest.skip("this file system refuses names that are no UTF-8 (APFS does), so nobody can have such a folder here")
     return folder
 
 

@@ -88,7 +88,7 @@ def test_an_endless_outline_is_refused_before_memory_is_taken() -> None:
         Polygons([far]).draw(10, 10)
 
 
-# labelme, where it is installed: `pip install --no-deps labelme==6.3.1`
+# labelme, which `make test` installs without its Qt
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def shape_to_mask(monkeypatch: pytest.MonkeyPatch) -> Callable[..., np.ndarray]:
     """The function of labelme itself. The package itself needs Qt; its module of shapes needs only NumPy and Pillow."""
     package = importlib.util.find_spec("labelme")
     if package is None or not package.submodule_search_locations:
-        pytest.skip("labelme is not installed")
+        pytest.skip("labelme is not installed: pip install --no-deps labelme==6.3.1, as the Makefile does")
     path = Path(package.submodule_search_locations[0]) / "utils" / "shape.py"
     stand_in = types.ModuleType("labelme._label_file")
     stand_in.ShapeDict = dict  # type: ignore[attr-defined]
