@@ -126,11 +126,10 @@ class Speakers:
     def _leave(self, one: Answering, *, keep: bool = True) -> None:
         """Let go of an answer; its sequence is kept for whoever goes on from it."""
         row = self.all.index(one)
-        sequence, length = one.sequence, 0
+        sequence = one.sequence
         if sequence is None:
             batch = self._rows()
-            length = batch.lengths[row]
-            size = self._pipeline.decoder.planned_bytes(length)
+            size = self._pipeline.decoder.planned_bytes(batch.lengths[row])
             if keep and self._kept.has_room(size, besides=one.planned_bytes):
                 sequence = self._copied(row, one.request.positions)
             batch.leave(row)

@@ -157,7 +157,7 @@ def undecodable(tmp_path: Path) -> Path:
     try:
         folder.mkdir()
     except OSError:
-        pytest.skip("this file system refuses names that are no UTF-8 (APFS does), so nobody can have such a folder here")
+        pytest.skip("this file system refuses names that are no UTF-8 (APFS does), so there is no such folder")
     return folder
 
 
