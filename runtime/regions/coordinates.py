@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from gar_edge.runtime.errors import GarMaskError
+from gar_edge.runtime.files.fields import Field
 
 FURTHEST = 1e6  # pixels: beyond it a coordinate is an error, not a place
 _BARELY = 0.05  # beyond 0…1: such floats are neither fractions nor a region in pixels
@@ -39,6 +40,18 @@ def checked(what: str, numbers: Sequence[Any]) -> list[float]:
         if not abs(number) < FURTHEST:  # nor is NaN
             raise GarMaskError(f"a {what}'s coordinate leaves the range of ±{FURTHEST:.0f} pixels")
     return found
+
+
+def read_points(field: Field) -> tuple[tuple[float, float], ...]:
+    """The points of a list [[x, y], …]; `GarMaskError` names the one that is none."""
+    points = []
+    for item in field.items():
+        item.to(tuple[int | float, int | float], "[x, y]")
+        x, y = item.value
+        if not (abs(x) < FURTHEST and abs(y) < FURTHEST):  # nor is NaN
+            raise item.wrong("[x, y]")
+        points.append((x, y))
+    return tuple(points)
 
 
 def plain(value: Any) -> Any:

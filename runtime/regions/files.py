@@ -29,7 +29,7 @@ from gar_edge.runtime.errors import GarMaskError
 from gar_edge.runtime.files.addresses import beside
 from gar_edge.runtime.files.fields import Field, Text, read_json
 from gar_edge.runtime.regions.coco import Coco, from_sa1b, is_coco
-from gar_edge.runtime.regions.coordinates import FURTHEST
+from gar_edge.runtime.regions.coordinates import read_points
 from gar_edge.runtime.regions.cues import Box, Points, Scribble
 from gar_edge.runtime.regions.label_studio import is_label_studio, read_label_studio
 from gar_edge.runtime.regions.labelme import is_labelme, read_labelme
@@ -97,7 +97,10 @@ def read_region(field: Field, folder: Path) -> RegionLike:
             return Scribble(beside(folder, field["scribble"].to(Text)))
         box = _box(field["box"]) if "box" in keys else None
         if "points" in keys or "not_points" in keys:
-            return Points(_points(field["points"]), _points(field["not_points"]), box)
+            inside, outside = (
+                () if field[key].value is None else read_points(field[key]) for key in ("points", "not_points")
+            )
+            return Points(inside, outside, box)
     if box is None:
         raise field.wrong(f"an object with {_KINDS}")
     return box
@@ -169,14 +172,3 @@ def _box(field: Field) -> Box:
         raise field.wrong("[left, upper, right, lower]")
     with naming(field):
         return Box(*field.value)
-
-
-def _points(field: Field) -> tuple[tuple[float, float], ...]:
-    points = []
-    for item in () if field.value is None else field.items():
-        item.to(tuple[int | float, int | float], "[x, y]")
-        x, y = item.value
-        if not all(abs(at) < FURTHEST for at in (x, y)):
-            raise item.wrong("[x, y]")
-        points.append((x, y))
-    return tuple(points)

@@ -23,7 +23,7 @@ from gar_edge.runtime.errors import GarMaskError
 from gar_edge.runtime.files.fields import Field, Side
 from gar_edge.runtime.images.loading import converted, decoded
 from gar_edge.runtime.images.shape import Mask
-from gar_edge.runtime.regions.coordinates import FURTHEST, fractions_meant
+from gar_edge.runtime.regions.coordinates import fractions_meant, read_points
 from gar_edge.runtime.regions.names import entry_about
 from gar_edge.runtime.regions.reading import Reading, naming
 from gar_edge.runtime.regions.rle import checked_size
@@ -102,7 +102,7 @@ def _shape(entry: Field, head: _Shape) -> Shape:
     kind = head.shape_type or "polygon"
     if kind not in _AREAS:
         raise entry["shape_type"].wrong("polygon, rectangle, circle or mask, which mark an area")
-    points = _points(entry["points"])
+    points = read_points(entry["points"])
     if kind == "mask":
         if len(points) != 2:
             raise entry["points"].wrong("two points, its corners")
@@ -114,17 +114,6 @@ def _shape(entry: Field, head: _Shape) -> Shape:
     if kind == "polygon" and len(points) < 3:
         raise GarMaskError(f"a polygon of {2 * len(points)} numbers; three points or more are needed, x and y each")
     return Shape("polygon" if kind in _QUADS and len(points) == 4 else kind, points)
-
-
-def _points(field: Field) -> tuple[Point, ...]:
-    points = []
-    for item in field.items():
-        item.to(tuple[int | float, int | float], "[x, y]")
-        x, y = item.value
-        if not (abs(x) < FURTHEST and abs(y) < FURTHEST):
-            raise item.wrong("[x, y]")
-        points.append((x, y))
-    return tuple(points)
 
 
 def _decoded(field: Field) -> bytes:

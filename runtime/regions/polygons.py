@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from gar_edge.runtime.errors import GarMaskError
 from gar_edge.runtime.files.fields import Field
 from gar_edge.runtime.images.shape import Mask
-from gar_edge.runtime.regions.coordinates import FURTHEST, fractions_meant, plain
+from gar_edge.runtime.regions.coordinates import checked, fractions_meant, plain
 from gar_edge.runtime.regions.rle import checked_size, decode_counts, decode_runs
 
 _LONGEST = 4e6  # pixels round an outline: pycocotools takes 80 bytes for each
@@ -84,12 +83,7 @@ def _flat(outline: Any) -> tuple[float, ...]:
     flat = _numbers(outline)
     if len(flat) < 6 or len(flat) % 2:
         raise GarMaskError(f"a polygon of {len(flat)} numbers; three points or more are needed, x and y each")
-    for number in flat:
-        if type(number) not in (int, float):
-            raise GarMaskError(f"a polygon holds {type(number).__name__}, where numbers are needed")
-        if not (abs(number) < FURTHEST and math.isfinite(number)):
-            raise GarMaskError(f"a polygon leaves the range of ±{FURTHEST:.0f} pixels")
-    return tuple(flat)
+    return tuple(checked("polygon", flat))
 
 
 def _numbers(outline: Any) -> list[Any]:
