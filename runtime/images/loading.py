@@ -34,7 +34,7 @@ def load_image(image: ImageLike) -> NDArray[np.uint8]:
 
     Takes a path, a Pillow image or an array ([H,W,3] or [H,W], uint8, RGB). Files are turned upright by their EXIF
     orientation, Pillow images are taken as they are; palettes are resolved, alpha is dropped, 16-bit grey is scaled.
-    `GarImageError` otherwise.
+    The result is a copy. `GarImageError` otherwise.
     """
     return load_picture(image).pixels
 
@@ -146,4 +146,4 @@ def _rgb_array(array: NDArray[np.generic]) -> NDArray[np.uint8]:
         array = np.repeat(array[..., None], 3, axis=2)
     if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
         raise GarImageError(f"image array must be [height, width, 3] RGB, not {list(array.shape)}")
-    return np.ascontiguousarray(array).astype(np.uint8, copy=False)
+    return np.array(array, np.uint8, order="C")  # a copy: cameras refill the buffer that they hand over

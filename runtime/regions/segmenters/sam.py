@@ -123,8 +123,8 @@ class Sam:
     def _mask(self, image: NDArray[np.uint8], cue: Cue) -> Mask:
         height, width = image.shape[:2]
         marks = cue.marks(width, height)
-        if self._last is None or self._last[0] is not image:
-            self._last = image, self._embed(image)
+        if self._last is None or not np.array_equal(self._last[0], image):  # not `is`: cameras refill one buffer
+            self._last = image.copy(), self._embed(image)
         features = self._last[1]
         points, labels = _prompt(marks)
         size = self._scaled(width, height)

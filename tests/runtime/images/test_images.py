@@ -161,6 +161,13 @@ def test_an_rgb_array_is_taken_as_it_is() -> None:
     np.testing.assert_array_equal(load_image(COLOURS), COLOURS)
 
 
+def test_an_array_that_is_altered_later_leaves_the_picture_as_it_was() -> None:
+    frame = COLOURS.copy()
+    picture = load_image(frame)
+    frame[...] = 0
+    np.testing.assert_array_equal(picture, COLOURS)
+
+
 def test_a_grey_array_becomes_three_equal_channels() -> None:
     assert load_image(np.array([[7, 9]], np.uint8)).tolist() == [[[7] * 3, [9] * 3]]
 

@@ -154,9 +154,17 @@ def test_one_picture_is_encoded_once(
 ) -> None:
     spy = Spy(monkeypatch)
     segment = Sam(*pair)
-    for image in (picture, picture, picture.copy()):
+    for image in (picture, picture, picture.copy(), picture[:, ::-1]):
         find_mask(Box(90, 30, 200, 100), image, segment)
-    assert ["x" in call for call in spy.calls] == [True, False, False, True, False]
+    assert ["x" in call for call in spy.calls] == [True, False, False, False, True, False]
+
+
+def test_a_buffer_that_is_filled_anew_is_another_picture(pair: tuple[Path, Path], picture: np.ndarray) -> None:
+    segment, frame = Sam(*pair), picture.copy()
+    find_mask(Box(90, 30, 200, 100), frame, segment)
+    frame[...] = np.roll(picture, 60, axis=1)
+    found = find_mask(Box(150, 30, 250, 100), frame, segment)
+    assert (found & block(frame)).sum() > 0.9 * (found | block(frame)).sum()
 
 
 def test_a_scribble_asks_with_some_of_its_pixels(
