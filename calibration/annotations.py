@@ -14,6 +14,7 @@ from gar_edge.runtime.files.fields import Field, Text, read_json
 from gar_edge.runtime.images.loading import Picture, load_picture
 from gar_edge.runtime.images.shape import Mask, match_mask
 from gar_edge.runtime.regions.coco import Coco, is_coco
+from gar_edge.runtime.regions.find import turn_untold
 from gar_edge.runtime.regions.kinds import Marked
 from gar_edge.runtime.regions.labels import MaskFile
 from gar_edge.runtime.regions.names import name_parts
@@ -65,8 +66,7 @@ def draw_regions(name: str, picture: Picture, regions: Mapping[int, Marked]) -> 
     height, width = picture.pixels.shape[:2]
     drawn = {number: region.draw(width, height) for number, region in regions.items()}
     masks = {number: match_mask(mask, width, height, picture.turn) for number, mask in drawn.items()}
-    told = all(getattr(region, "size", (width, height)) is not None for region in regions.values())
-    if picture.turn is not None and not (picture.turn.shows and told):
+    if any(turn_untold(region, picture.turn) for region in regions.values()):
         warnings.warn(
             f"{name}: the picture is {picture.turn}; its regions are taken for the upright picture's", stacklevel=2
         )

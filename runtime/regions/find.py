@@ -54,13 +54,21 @@ def find_mask(
         raise GarMaskError(f"{name}: {error}") from None
     if not mask.any():
         raise GarMaskError(f"{name}: nothing is left of the mask at the image's size")
-    told = not isinstance(region, Points) and getattr(region, "size", (width, height)) is not None
-    if turn is not None and not (turn.shows and told):
+    if turn_untold(region, turn):
         warnings.warn(
             f"{name}: the picture is {turn}; the region is taken for the upright picture's, {width}x{height}",
             stacklevel=3,
         )
     return mask
+
+
+def turn_untold(region: RegionLike, turn: Turn | None) -> bool:
+    """Whether nothing tells if a region is of the upright picture or of the stored one, which EXIF turned.
+
+    A size tells, as far as the two differ; a mask has one by itself.
+    """
+    told = not isinstance(region, Points) and getattr(region, "size", turn) is not None
+    return turn is not None and not (turn.shows and told)
 
 
 def box_mask(image: NDArray[np.uint8], cue: Cue) -> Mask:
