@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     )
     from gar_edge.runtime.gar import Gar
     from gar_edge.runtime.generate.answer import Answer, Reuse, Timings
+    from gar_edge.runtime.generate.choosing import Choice, ScoredChoice
+    from gar_edge.runtime.generate.logprobs import Confidence, TokenLogprob
     from gar_edge.runtime.generate.options import Options
     from gar_edge.runtime.generate.stream import AnswerStream
     from gar_edge.runtime.live import Frame, LiveAnswers
@@ -34,6 +36,10 @@ _HOMES = {
     "Reuse": "generate.answer",
     "Timings": "generate.answer",
     "AnswerStream": "generate.stream",
+    "Choice": "generate.choosing",
+    "ScoredChoice": "generate.choosing",
+    "Confidence": "generate.logprobs",
+    "TokenLogprob": "generate.logprobs",
     "Chat": "chat",
     "Frame": "live",
     "LiveAnswers": "live",
@@ -57,6 +63,8 @@ __all__ = [
     "AnswerStream",
     "Box",
     "Chat",
+    "Choice",
+    "Confidence",
     "Frame",
     "Gar",
     "GarBackendError",
@@ -71,8 +79,10 @@ __all__ = [
     "Points",
     "Reuse",
     "Scene",
+    "ScoredChoice",
     "Scribble",
     "Timings",
+    "TokenLogprob",
 ]
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from gar_edge.runtime.errors import GarError
 from gar_edge.runtime.generate.answer import Answer, StopWatch
-from gar_edge.runtime.generate.options import Options
 from gar_edge.runtime.generate.prompt import Turn
-from gar_edge.runtime.generate.request import OpenPicture, Regions, Request
+from gar_edge.runtime.generate.request import OpenPicture, Regions, Request, Wanted
 from gar_edge.runtime.generate.scheduler import Scheduler
 from gar_edge.runtime.generate.stream import AnswerStream
 
@@ -19,12 +18,12 @@ class Chat:
     """
 
     def __init__(
-        self, scheduler: Scheduler, picture: OpenPicture, regions: Regions, *, options: Options, opening_ms: float
+        self, scheduler: Scheduler, picture: OpenPicture, regions: Regions, *, wanted: Wanted, opening_ms: float
     ) -> None:
         self._scheduler = scheduler
         self._picture = picture
         self._regions = regions
-        self._options = options
+        self._wanted = wanted
         self._opening_ms = opening_ms
         self._first: str | None = None
         self._turns: list[Turn] = []
@@ -46,10 +45,11 @@ class Chat:
             pipeline.prompts.check(question, numbers)
         else:
             pipeline.prompts.check_words(question, numbers)
+            pipeline.prompts.check_said(said)
             turns = [*turns, Turn(said, question)]
         first = question if self._first is None else self._first
         ids = pipeline.prompts.build(first, numbers, len(self._picture.tiles.pixels), turns)
-        request = Request.of(pipeline, self._picture, self._regions, ids, self._options)
+        request = Request.of(pipeline, self._picture, self._regions, ids, self._wanted)
         answering = self._scheduler.submit(request, watch=watch, opening_ms=self._opening_ms, streamed=streamed)
         self._before = self._first, self._turns, self._latest
         self._first, self._turns, self._opening_ms = first, turns, 0.0

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 
 from gar_edge.runtime.chat import Chat
 from gar_edge.runtime.errors import GarBusyError, GarPromptError
 from gar_edge.runtime.generate.answer import Answer, StopWatch
+from gar_edge.runtime.generate.choosing import Choice, Choosing
 from gar_edge.runtime.generate.options import DEFAULT, Options
-from gar_edge.runtime.generate.request import OpenPicture, Regions, Request
+from gar_edge.runtime.generate.request import OpenPicture, Regions, Request, Wanted
 from gar_edge.runtime.generate.scheduler import Scheduler
 from gar_edge.runtime.generate.side_by_side import Asked, answer_side_by_side
 from gar_edge.runtime.generate.stream import AnswerStream
@@ -47,6 +49,27 @@ class Scene:
         """Ask about one to five regions; the question names each as `<PromptK>`, K being its key in `regions`."""
         return self._submitted(self.prepare(question, regions, options=options)).finish()
 
+    def choose(
+        self,
+        question: str | None,
+        regions: Mapping[int, RegionLike],
+        choices: Sequence[str],
+        *,
+        normalise: Literal["length"] | None = None,
+        abstain_below: float = 0.0,
+        options: Options = DEFAULT,
+    ) -> Choice:
+        """The likeliest of several answers, with the model's probability for each (docs/structured.md).
+
+        Nothing is sampled: each choice is scored whole, its end included, as a continuation of the prompt. normalise:
+        "length" compares means per token. abstain_below: choose none (`value` None) where the best one's probability
+        is lower. Of the options only `seconds`, `cancel` and `live` matter. Errors as in `stream`.
+        """
+        choosing = Choosing(choices, normalise, abstain_below)
+        answer = self._submitted(self.prepare(question, regions, options=options, choosing=choosing)).finish()
+        assert isinstance(answer, Choice)  # a request with choices ends with one
+        return answer
+
     def describe_all(self, regions: Sequence[RegionLike], *, options: Options = DEFAULT) -> list[Answer]:
         """Describe several regions, each on its own but computed together; answers in the regions' order."""
         answers = dict(self.answer_all([(None, self._numbered(region)) for region in regions], options=options))
@@ -77,17 +100,30 @@ class Scene:
     def chat(self, regions: Mapping[int, RegionLike], *, options: Options = DEFAULT) -> Chat:
         """Begin a conversation about regions: each question may build on the answers before it."""
         watch = StopWatch()
+        wanted = Wanted.of(self._scheduler.pipeline, options)
         found = self._found(regions, watch)
         opening_ms = self._take_opening() + watch["preprocess"]
-        return Chat(self._scheduler, self._picture, found, options=options, opening_ms=opening_ms)
+        return Chat(self._scheduler, self._picture, found, wanted=wanted, opening_ms=opening_ms)
 
-    def prepare(self, question: str | None, regions: Mapping[int, RegionLike], *, options: Options = DEFAULT) -> Asked:
-        """A request, checked and ready for `answer_side_by_side`, so that questions about many pictures share a run."""
+    def prepare(
+        self,
+        question: str | None,
+        regions: Mapping[int, RegionLike],
+        *,
+        options: Options = DEFAULT,
+        choosing: Choosing | None = None,
+    ) -> Asked:
+        """A request, checked and ready for `answer_side_by_side`, so that questions about many pictures share a run.
+
+        choosing: the answer is a `Choice` among these.
+        """
         watch, pipeline = StopWatch(), self._scheduler.pipeline
-        pipeline.prompts.check(question, _numbers(regions))
+        numbers = _numbers(regions)
+        pipeline.prompts.check(question, numbers)
+        wanted = Wanted.of(pipeline, options, choosing=choosing, numbers=numbers)
         found = self._found(regions, watch)
         ids = pipeline.prompts.build(question, found.numbers, len(self.tiles.pixels))
-        request = Request.of(pipeline, self._picture, found, ids, options)
+        request = Request.of(pipeline, self._picture, found, ids, wanted)
         return Asked(request, watch, self._take_opening())
 
     def _submitted(self, asked: Asked, *, streamed: bool = False) -> AnswerStream:

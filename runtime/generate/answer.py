@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from gar_edge.runtime.generate.logprobs import Confidence, TokenLogprob
 from gar_edge.runtime.images.tiling import Grid
 
 FinishReason = Literal["stop", "length", "cancelled", "timeout"]
@@ -34,7 +35,8 @@ class Timings:
 class Reuse:
     """What was computed for an answer and what earlier answers had left: tiles of the encoder, tokens of the prompt.
 
-    tokens_guessed, guesses_true: of the answer's tokens, where `Options.speculate` allows guesses.
+    tokens_guessed, guesses_true: of the answer's tokens, where `Options.speculate` allows guesses or a structure leaves
+    only one way to go on.
     """
 
     tiles_encoded: int = 0
@@ -49,9 +51,11 @@ class Reuse:
 class Answer:
     """An answer about one or more regions.
 
-    tokens: the generated ids, the stop token included. prompt_tokens: the prompt's length with all image and replay
-    tokens. grid: (columns, rows) of tiles. finish_reason: "stop" (stop token or stop text), "length" (max_new_tokens
-    or the model's context), "cancelled", "timeout".
+    tokens: the generated ids, the stop token included where one was said. prompt_tokens: the prompt's length with all
+    image and replay tokens. grid: (columns, rows) of tiles. finish_reason: "stop" (stop token, stop text, or a
+    structure that has no place for more), "length" (max_new_tokens or the model's context), "cancelled", "timeout".
+    value: where a structure was asked for, what the answer says: a schema's object, else the text; None where the
+    answer did not come to its end. logprobs: of each token, where asked for.
     """
 
     text: str
@@ -62,11 +66,23 @@ class Answer:
     timings_ms: Timings
     model: str
     reuse: Reuse
+    value: Any = None
+    logprobs: tuple[TokenLogprob, ...] | None = None
+
+    @property
+    def confidence(self) -> Confidence | None:
+        """How likely the model found its own words, where logprobs were asked for."""
+        return None if self.logprobs is None else Confidence.of(self.logprobs)
 
     def to_json(self) -> dict[str, Any]:
         """The object that `gar-run --json` prints."""
+        said: dict[str, Any] = {}
+        if self.logprobs is not None:
+            said["confidence"] = _rounded(self.confidence)
+            said["logprobs"] = [one.to_json() for one in self.logprobs]
         return {
             "text": self.text,
+            "value": self.value.model_dump(mode="json") if hasattr(self.value, "model_dump") else self.value,
             "tokens": list(self.tokens),
             "finish_reason": self.finish_reason,
             "prompt_tokens": self.prompt_tokens,
@@ -74,7 +90,12 @@ class Answer:
             "timings_ms": {name: round(value, 3) for name, value in vars(self.timings_ms).items()},
             "reuse": dict(vars(self.reuse)),
             "model": self.model,
+            **said,
         }
+
+
+def _rounded(confidence: Confidence | None) -> dict[str, float] | None:
+    return None if confidence is None else {name: round(value, 6) for name, value in vars(confidence).items()}
 
 
 class StopWatch:

@@ -7,10 +7,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from queue import SimpleQueue
 from threading import Event
+from typing import Any
 
 from gar_edge.runtime.engines.protocol import Buffer
 from gar_edge.runtime.errors import GarBackendError
 from gar_edge.runtime.generate.answer import Answer, FinishReason, Reuse, StopWatch
+from gar_edge.runtime.generate.branches import Branches
+from gar_edge.runtime.generate.choosing import choose
 from gar_edge.runtime.generate.pipeline import Pipeline
 from gar_edge.runtime.generate.request import Request, TileKey
 from gar_edge.runtime.generate.sampling import Sampler
@@ -56,7 +59,7 @@ class Answering:
         self.transcript = Transcript(
             pipeline.bundle.tokenizer, prompt.stop_tokens, options, room=request.room, streamed=streamed
         )
-        self.sampler = Sampler(options)
+        self.sampler = Sampler(options, request.wanted.matcher)
         self.reuse = Reuse()
         self.planned_bytes = 0
         self.features: dict[TileKey, Buffer] = {}  # those of its tiles that are there
@@ -64,6 +67,8 @@ class Answering:
         self.sequence: TokenSequence | None = None  # None before its prompt's turn, and as a row of the batch
         self.embeds: Buffer | None = None  # [S,C], of the prompt's part that the sequence does not hold
         self.prefilled = 0  # of these
+        self.branches: Branches | None = None  # of a prompt that is prefilled, where there are choices
+        self._tokenizer = pipeline.bundle.tokenizer
 
     @property
     def request(self) -> Request:
@@ -86,7 +91,7 @@ class Answering:
 
     def push(self, token: int) -> None:
         """Take a token; afterwards `transcript.reason` says whether it was the last."""
-        piece = self.transcript.push(token)
+        piece = self.transcript.push(token, over=self.sampler.over)
         if piece:
             self.pieces.put((piece, len(self.transcript.tokens)))
 
@@ -94,16 +99,7 @@ class Answering:
         """The answer is whole, or stops as it is for a reason."""
         if reason is not None and (rest := self.transcript.end(reason)):
             self.pieces.put((rest, len(self.transcript.tokens)))
-        self.answer = Answer(
-            text=self.transcript.text,
-            tokens=tuple(self.transcript.tokens),
-            finish_reason=self.transcript.reason or "cancelled",
-            prompt_tokens=len(self.request.ids),
-            grid=self.request.picture.tiles.grid,
-            timings_ms=self.watch.timings(self._opening_ms),
-            model=self.model,
-            reuse=self.reuse,
-        )
+        self.answer = self._made()
         self._close()
 
     def fail(self, error: BaseException) -> None:
@@ -119,9 +115,40 @@ class Answering:
             guesses_true=self.reuse.guesses_true + true,
         )
 
+    def _made(self) -> Answer:
+        request, transcript = self.request, self.transcript
+        record = self.sampler.logprobs
+        answer = Answer(
+            text=transcript.text,
+            tokens=tuple(transcript.tokens),
+            finish_reason=transcript.reason or "cancelled",
+            prompt_tokens=len(request.ids),
+            grid=request.picture.tiles.grid,
+            timings_ms=self.watch.timings(self._opening_ms),
+            model=self.model,
+            reuse=self.reuse,
+            value=self._value(),
+            logprobs=None if record is None else record.read(self._tokenizer),
+        )
+        wanted = request.wanted
+        if wanted.choosing is None:
+            return answer
+        scored = None if self.branches is None or not self.branches.done else self.branches.logprobs
+        return choose(answer, wanted.choosing, wanted.branches, scored)
+
+    def _value(self) -> Any:
+        """What a structured answer says, if it is whole."""
+        structure, transcript = self.request.options.structure, self.transcript
+        if structure is None or transcript.reason != "stop" or not self.sampler.complete:
+            return None
+        try:
+            return structure.read(transcript.text)
+        except ValueError:  # a pydantic model may want more than its schema says
+            return None
+
     def _close(self) -> None:
         # Whoever holds the answer must not hold the picture: a scene that is gone frees what is kept of it.
-        self._request = self.sequence = self.embeds = None
+        self._request = self.sequence = self.embeds = self.branches = None
         self.features, self.missing = {}, {}
         self.pieces.put(None)
         self.ended.set()

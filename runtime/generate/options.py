@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from gar_edge.runtime.errors import GarPromptError
+from gar_edge.runtime.generate.structure import Schema, Structure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +23,10 @@ class Options:
     between two runs of the engine. `speculate`: guess up to so many tokens ahead where the text repeats itself, and
     check them in one step; the greedy answer is the same (at temperature 0, while nothing else is answered). `live`:
     go before all requests that wait and are not.
+
+    At most one of `schema` (JSON Schema, or a pydantic model), `regex` (the whole answer), `choices` (the answer is one
+    of these) and `grammar` (Lark) gives the answer a structure: only tokens that keep to it are taken, and
+    `Answer.value` is what it says. `logprobs`: say how likely each token was, and this many likeliest in its place.
     """
 
     max_new_tokens: int = 1024
@@ -33,6 +39,11 @@ class Options:
     seconds: float | None = None
     speculate: int = 0
     live: bool = False
+    schema: Schema | None = None
+    regex: str | None = None
+    choices: tuple[str, ...] = ()
+    grammar: str | None = None
+    logprobs: int | None = None
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
@@ -53,6 +64,14 @@ class Options:
             raise GarPromptError(f"cancel must be a threading.Event, not {type(self.cancel).__name__}")
         if any(not text for text in self.stop):
             raise GarPromptError("a stop text must not be empty")
+        if self.logprobs is not None and self.logprobs < 0:
+            raise GarPromptError(f"logprobs must be 0 (the tokens' own) or more, not {self.logprobs}")
+        _ = self.structure
+
+    @cached_property
+    def structure(self) -> Structure | None:
+        """What the answer must look like; None: as it comes."""
+        return Structure.of(schema=self.schema, regex=self.regex, choices=self.choices, grammar=self.grammar)
 
 
 DEFAULT = Options()

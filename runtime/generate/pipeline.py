@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from gar_edge.runtime.bundle.bundle import Bundle
 from gar_edge.runtime.bundle.manifest import Manifest
 from gar_edge.runtime.engines.protocol import Backend, Buffer
+from gar_edge.runtime.generate.guide import TokenGuide
 from gar_edge.runtime.generate.prompt import PromptBuilder
 from gar_edge.runtime.model.decoder import DecoderGraph
 from gar_edge.runtime.model.vision import VisionRunner
@@ -24,6 +25,7 @@ class Pipeline:
     vision: VisionRunner
     decoder: DecoderGraph
     prompts: PromptBuilder
+    guide: TokenGuide
 
     @classmethod
     def of(cls, bundle: Bundle, backend: Backend, vision: type[VisionRunner] = VisionRunner) -> Pipeline:
@@ -36,6 +38,9 @@ class Pipeline:
             decoder=DecoderGraph(backend, manifest),
             prompts=PromptBuilder(
                 manifest.prompt, manifest.dimensions.tile_tokens, bundle.tokenizer, bundle.chat_template
+            ),
+            guide=TokenGuide(
+                bundle.tokenizer, vocabulary=manifest.dimensions.vocab, stop_tokens=manifest.prompt.stop_tokens
             ),
         )
 

@@ -80,21 +80,37 @@ class PromptBuilder:
         if unnamed:
             raise GarPromptError(f"the question does not name {_list(unnamed)}; name every region that has a mask")
 
-    def check_words(self, question: str, numbers: Sequence[int]) -> None:
-        """Raise `GarPromptError` for a question that is empty, names a region that is not given, or reserved words."""
-        if not question.strip():
-            raise GarPromptError("the question is empty")
+    def check_words(self, text: str, numbers: Sequence[int], *, what: str = "the question") -> None:
+        """Raise `GarPromptError` for a text that is empty, names a region that is not given, or reserved words."""
+        if not text.strip():
+            raise GarPromptError(f"{what} is empty")
         try:
-            question.encode()
+            text.encode()
         except UnicodeEncodeError:
-            raise GarPromptError("the question holds bytes or half characters that are no text; correct them") from None
+            raise GarPromptError(f"{what} holds bytes or half characters that are no text; correct them") from None
         known = self._spec.regions
-        foreign = set(_REGION.findall(question)) - {known[number] for number in numbers}
+        foreign = set(_REGION.findall(text)) - {known[number] for number in numbers}
         if foreign:
-            raise GarPromptError(f"the question names {_list(foreign)}, for which no mask was given")
-        for text in sorted(self._special - set(known)):
-            if text in question:
-                raise GarPromptError(f"the question contains {text}, which the model reserves; remove it")
+            raise GarPromptError(f"{what} names {_list(foreign)}, for which no mask was given")
+        for reserved in sorted(self._special - set(known)):
+            if reserved in text:
+                raise GarPromptError(f"{what} contains {reserved}, which the model reserves; remove it")
+
+    def check_said(self, answer: str) -> None:
+        """Raise `GarPromptError` where an answer spells what is reserved: the next prompt would take it at its word."""
+        for reserved in sorted(self._special - set(self._spec.regions)):
+            if reserved in answer:
+                raise GarPromptError(
+                    f"the answer before contains {reserved}, which the model reserves; begin another conversation"
+                )
+
+    def answer(self, text: str, numbers: Sequence[int]) -> tuple[int, ...]:
+        """Token ids of a text as an answer, without the end; `GarPromptError` for one that is none."""
+        self.check_words(text, numbers, what=f"the choice {text!r}")
+        ids = self._tokenizer.encode(text, add_special_tokens=False).ids
+        if self._tokenizer.decode(ids, skip_special_tokens=False) != text:
+            raise GarPromptError(f"the model's tokenizer has no tokens for the choice {text!r}")
+        return tuple(ids)
 
     def build(
         self, question: str | None, numbers: Sequence[int], tiles: int, turns: Sequence[Turn] = ()

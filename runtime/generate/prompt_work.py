@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from gar_edge.runtime.engines.protocol import Buffer
 from gar_edge.runtime.generate.answer import Reuse
 from gar_edge.runtime.generate.answering import Answering
+from gar_edge.runtime.generate.branches import Branches
 from gar_edge.runtime.generate.kept import KeptSequence, KeptWork
 from gar_edge.runtime.generate.pipeline import Pipeline
 from gar_edge.runtime.generate.request import TileKey
@@ -17,7 +18,10 @@ from gar_edge.runtime.model.start import start_sequence
 
 
 class PromptWork:
-    """`all`: those that have begun, and have not said anything; those that are live first."""
+    """`all`: those that have begun, and have not said anything; those that are live first.
+
+    A request with choices is answered here: what they are scored by is more of its prompt.
+    """
 
     def __init__(self, pipeline: Pipeline, kept: KeptWork) -> None:
         self.all: list[Answering] = []
@@ -57,7 +61,7 @@ class PromptWork:
     def advance(self) -> Answering | None:
         """One run of the engine for the first in the line, and for others as far as it serves them too.
 
-        Returns a request whose prompt is in its sequence now, and which has its first token.
+        Returns a request whose prompt is in its sequence now, and which has its first token and wants more.
         """
         if not self.all:
             return None
@@ -72,11 +76,19 @@ class PromptWork:
                     one.fail(error)
             return None
         try:
-            self._prefill(first)
+            if first.branches is None:
+                self._prefill(first)
+            else:
+                self._score(first, first.branches)
         except BaseException as error:
             first.sequence = None  # nobody knows what a run that failed has left in it
             self._leave(first)
             first.fail(error)
+            return None
+        if first.branches is not None:
+            if first.branches.done:
+                self._leave(first)
+                first.end("stop")
             return None
         if first.embeds is None or first.prefilled < first.embeds.shape[0]:
             return None
@@ -121,10 +133,20 @@ class PromptWork:
             end = min(one.prefilled + self.pipeline.decoder.chunk, one.embeds.shape[0])
             prediction = one.sequence.extend(one.embeds.rows(one.prefilled, end))
             one.prefilled = end
-            if end == one.embeds.shape[0]:
-                (token,) = one.sampler(prediction)
+            if end == one.embeds.shape[0] and one.request.wanted.branches:
+                one.branches = Branches(self.pipeline, one.request, prediction.row(0))
+            elif end == one.embeds.shape[0]:
+                one.sampler.look()
+                token = one.sampler.take(int(prediction.tokens()[0]), lambda: prediction.row(0))
                 one.watch.mark("first_token")
                 one.push(token)
+
+    def _score(self, one: Answering, branches: Branches) -> None:
+        """The next of its choices."""
+        assert one.sequence is not None  # it holds the prompt
+        with one.watch.stage("decode"):
+            branches.advance(one.sequence)
+        one.watch.mark("first_token")
 
     def _embed(self, one: Answering) -> Buffer:
         """Embeddings [S,C] of what is to be prefilled: table rows, with tile and replayed features in their places."""
@@ -158,7 +180,7 @@ class PromptWork:
         self.all.remove(one)
         kept = None
         if one.sequence is not None and (one.sequence.fixed or one.sequence.length >= one.request.features_end):
-            request, length = one.request, one.sequence.length
+            request, length = one.request, min(one.sequence.length, len(one.request.ids))
             kept = KeptSequence(request.picture.key, request.regions.digest, request.ids[:length], one.sequence)
         self._kept.settle(one.planned_bytes, kept)
 

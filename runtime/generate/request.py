@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gar_edge.runtime.errors import GarPromptError
+from gar_edge.runtime.generate.choosing import Choosing
+from gar_edge.runtime.generate.guide import Matcher
 from gar_edge.runtime.generate.options import Options
 from gar_edge.runtime.generate.pipeline import Pipeline
 from gar_edge.runtime.images.preprocess import Tiles, cut_mask
@@ -56,32 +58,65 @@ class Regions:
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """How a question is to be answered, checked against the model.
+
+    matcher: at the beginning of the structure that the answer must have, if any. choosing: what it is to be chosen from
+    instead, and branches, the tokens of each choice.
+    """
+
+    options: Options
+    matcher: Matcher | None = None
+    choosing: Choosing | None = None
+    branches: tuple[tuple[int, ...], ...] = ()
+
+    @classmethod
+    def of(
+        cls, pipeline: Pipeline, options: Options, *, choosing: Choosing | None = None, numbers: Sequence[int] = ()
+    ) -> Wanted:
+        """`GarPromptError` where no answer can be as it is wanted. numbers: of the regions that choices may name."""
+        if choosing is not None:
+            if options.structure is not None:
+                raise GarPromptError("an answer is chosen or has a structure, not both")
+            branches = tuple(pipeline.prompts.answer(choice, numbers) for choice in choosing.choices)
+            return cls(options, None, choosing, branches)
+        return cls(options, None if options.structure is None else pipeline.guide.matcher(options.structure))
+
+
+@dataclass(frozen=True)
 class Request:
     """A prompt's token ids [S] about regions of a picture, and `room`: how many tokens the answer may have."""
 
     picture: OpenPicture
     regions: Regions
     ids: NDArray[np.int64]
-    options: Options
+    wanted: Wanted
     room: int
     features_end: int  # behind the last image or replay token of the prompt: from there on it is text
 
     @classmethod
     def of(
-        cls, pipeline: Pipeline, picture: OpenPicture, regions: Regions, ids: NDArray[np.int64], options: Options
+        cls, pipeline: Pipeline, picture: OpenPicture, regions: Regions, ids: NDArray[np.int64], wanted: Wanted
     ) -> Request:
         """`GarPromptError` where the prompt leaves no room for an answer."""
         longest, prompt = pipeline.decoder.longest, pipeline.manifest.prompt
         context = pipeline.manifest.dimensions.context
-        if len(ids) >= longest:
+        least = max(map(len, wanted.branches), default=1)
+        if len(ids) + least > longest:
             holder, larger = "the model takes", ""
             if longest < context:
                 holder, larger = "the engine holds", f", or build another with gar-engine build --capacity {context}"
+            beside = f" and the longest choice {least}" if wanted.branches else ""
             raise GarPromptError(
-                f"the prompt has {len(ids)} tokens, {holder} {longest}; lower --max-tiles (max_tiles){larger}"
+                f"the prompt has {len(ids)} tokens{beside}, {holder} {longest}; lower --max-tiles (max_tiles){larger}"
             )
         end = 1 + int(np.flatnonzero(np.isin(ids, [prompt.image_token, *prompt.replay_tokens]))[-1])
-        return cls(picture, regions, ids, options, min(options.max_new_tokens, longest - len(ids)), end)
+        room = least if wanted.branches else min(wanted.options.max_new_tokens, longest - len(ids))
+        return cls(picture, regions, ids, wanted, room, end)
+
+    @property
+    def options(self) -> Options:
+        return self.wanted.options
 
     @cached_property
     def positions(self) -> int:

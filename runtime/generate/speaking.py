@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
+from functools import partial
 
 import numpy as np
 
 from gar_edge.runtime.engines.limits import SELECTED_AT_ONCE
-from gar_edge.runtime.errors import GarBackendError
+from gar_edge.runtime.errors import GarBackendError, GarPromptError
 from gar_edge.runtime.generate.answering import Answering
 from gar_edge.runtime.generate.kept import KeptSequence, KeptWork
 from gar_edge.runtime.generate.pipeline import Pipeline
@@ -72,20 +74,28 @@ class Speakers:
     def _step_alone(self, one: Answering, sequence: TokenSequence) -> None:
         latest = one.transcript.tokens[-1]
         guess = self._guess(one)
-        tokens = one.sampler(sequence.step(self._pipeline.bundle.embed(np.asarray([latest, *guess]))))
-        true = next((n for n, guessed in enumerate(guess) if guessed != tokens[n]), len(guess))
+        prediction = sequence.step(self._pipeline.bundle.embed(np.asarray([latest, *guess])))
+        one.sampler.look()
+        likeliest, true = prediction.tokens().tolist(), 0
+        for position, token in enumerate(likeliest):
+            taken = one.sampler.take(token, partial(prediction.row, position))
+            one.push(taken)
+            if guess[position : position + 1] != [taken]:
+                break
+            true += 1
+            if one.transcript.reason is not None:
+                break
         if true < len(guess):
             sequence.rewind(sequence.length - (len(guess) - true))
         one.guessed(len(guess), true)
-        for token in tokens[: true + 1]:
-            one.push(token)
-            if one.transcript.reason is not None:
-                return
 
     def _guess(self, one: Answering) -> list[int]:
-        """Tokens that may come next, where the request wants to guess."""
+        """Tokens that may come next: those that a structure leaves no choice about, or where the request guesses."""
         options, said = one.request.options, one.transcript.tokens
-        most = min(options.speculate, SELECTED_AT_ONCE - 1, one.request.room - len(said) - 1)
+        room = min(SELECTED_AT_ONCE - 1, one.request.room - len(said) - 1)
+        if forced := one.sampler.forced(room):
+            return forced
+        most = min(options.speculate, room)
         if most <= 0 or options.temperature > 0:
             return []
         if one not in self._lookups:
@@ -98,12 +108,13 @@ class Speakers:
         batch = self._rows()
         latest = np.asarray([one.transcript.tokens[-1] for one in self.all])
         prediction = batch.step(self._pipeline.bundle.embed(latest))
+        for one in self.all:
+            with suppress(GarPromptError):  # raised again where its token is taken, and is its own fault there
+                one.sampler.look()
         likeliest = prediction.tokens().tolist()
-        drawing = any(one.request.options.temperature > 0 for one in self.all)
-        logits = prediction.logits() if drawing else ()  # read only where a token is drawn
         for row, one in enumerate(list(self.all)):
             try:
-                one.push(one.sampler.draw(logits[row]) if one.request.options.temperature > 0 else likeliest[row])
+                one.push(one.sampler.take(likeliest[row], partial(prediction.row, row)))
             except Exception as error:  # its own fault, and nobody else's
                 self._leave(one, keep=False)
                 one.fail(error)

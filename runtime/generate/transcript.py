@@ -29,15 +29,15 @@ class Transcript:
         self._tokenizer = tokenizer
         self._stream = TextStream(tokenizer, options.stop) if streamed or options.stop else None
 
-    def push(self, token: int) -> str:
-        """Take a token; the text that is certain by now, often empty."""
+    def push(self, token: int, *, over: bool = False) -> str:
+        """Take a token; the text that is certain by now, often empty. over: nothing but the end could follow."""
         self.tokens.append(token)
         new = ""
         if token in self._stop_tokens:
             self.reason = "stop"
         else:
             new = self._stream.push(token) if self._stream is not None else ""
-            if self._stream is not None and self._stream.stopped:
+            if over or (self._stream is not None and self._stream.stopped):
                 self.reason = "stop"
             elif len(self.tokens) == self._room:
                 self.reason = "length"

@@ -29,6 +29,10 @@ class Prediction:
         """[N,V]."""
         return self.buffers["logits"].read().astype(np.float32)
 
+    def row(self, number: int) -> NDArray[np.float32]:
+        """Logits [V] behind one of the positions, without reading the others."""
+        return self.buffers["logits"].rows(number, number + 1).read()[0].astype(np.float32)
+
 
 class TokenSequence(ABC):
     """`length`: positions in the cache; `capacity`: how many it can hold; `fixed`: in memory of one size."""

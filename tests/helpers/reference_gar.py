@@ -65,10 +65,10 @@ class Reference:
         )  # fmt: skip
         return self.tokenizer.encode(chat, add_special_tokens=False).ids
 
-    def answer(
-        self, image: np.ndarray, masks: Mapping[int, np.ndarray], question: str | None, max_tiles: int, count: int
-    ) -> tuple[list[int], list[float], list[int]]:
-        """Greedy tokens, the margin of each, and the prompt."""
+    def embedded(
+        self, image: np.ndarray, masks: Mapping[int, np.ndarray], question: str | None, max_tiles: int
+    ) -> tuple[torch.Tensor, list[int]]:
+        """A prompt's embeddings [S,C] and ids."""
         tile = self.checkpoint.config.vision.tile
         height, width = image.shape[:2]
         grid = choose_grid(width, height, tile, max_tiles)
@@ -89,6 +89,19 @@ class Reference:
         embeds[torch.tensor(ids) == self.config["mllm_config"]["image_token_id"]] = features.flatten(0, 1)
         for index, k in enumerate(list(masks)):
             embeds[torch.tensor(ids) == self.config["crop_tokens_ids"][k]] = torch.from_numpy(replayed[index])
+        return embeds, ids
+
+    def logprobs(self, embeds: torch.Tensor, said: list[int]) -> torch.Tensor:
+        """Log-probabilities [1+N,V] behind a prompt's embeddings and behind each of N tokens after it, in float64."""
+        whole = torch.cat([embeds, self.llama.get_input_embeddings()(torch.tensor(said, dtype=torch.long))])
+        logits = self.llama(inputs_embeds=whole[None], logits_to_keep=len(said) + 1).logits[0]
+        return logits.double().log_softmax(-1)
+
+    def answer(
+        self, image: np.ndarray, masks: Mapping[int, np.ndarray], question: str | None, max_tiles: int, count: int
+    ) -> tuple[list[int], list[float], list[int]]:
+        """Greedy tokens, the margin of each, and the prompt."""
+        embeds, ids = self.embedded(image, masks, question, max_tiles)
         tokens: list[int] = []
         margins: list[float] = []
         past = None

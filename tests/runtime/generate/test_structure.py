@@ -1,0 +1,399 @@
+"""Answers with a structure: against torch, the `regex` package's partial matches, and jsonschema."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import jsonschema
+import numpy as np
+import pydantic
+import pytest
+import regex
+import torch
+from helpers.reference_gar import Reference
+from helpers.slowed import slow
+
+from gar_edge.models.checkpoint import Checkpoint
+from gar_edge.runtime import AnswerStream, Gar, GarBackendError, GarPromptError, Options
+from gar_edge.runtime.bundle.shipped import SHIPPED
+from gar_edge.runtime.generate.closing import closed
+from gar_edge.runtime.generate.guide import Matcher
+from gar_edge.runtime.generate.structure import Structure
+from gar_edge.runtime.scene import Scene
+
+MASK = {0: "examples/scene_1_mask_0.png"}
+COLOUR = "What colour is <Prompt0>?"
+
+
+@pytest.fixture(scope="module")
+def by_the_book(checkpoint: Checkpoint) -> Reference:
+    return Reference(checkpoint)
+
+
+@pytest.fixture(scope="module")
+def gar(bundle: Path) -> Gar:
+    return Gar.load(bundle)
+
+
+@pytest.fixture(scope="module")
+def nano() -> Gar:
+    return Gar.load(SHIPPED)
+
+
+@pytest.fixture
+def scene(nano: Gar) -> Scene:
+    return nano.open("examples/scene_1.png")
+
+
+def noise(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (90, 130, 3), np.uint8)
+
+
+def middle(image: np.ndarray) -> np.ndarray:
+    mask = np.zeros(image.shape[:2], np.bool_)
+    mask[20:60, 30:90] = True
+    return mask
+
+
+def object_of(**properties: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+class Patterns:
+    """Which tokens may come next in a text that a pattern must match, worked out one by one."""
+
+    def __init__(self, reference: Reference) -> None:
+        tokenizer, checkpoint = reference.tokenizer, reference.checkpoint
+        special = {id for id, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+        self.texts = {
+            id: tokenizer.decode([id])
+            for id in range(tokenizer.get_vocab_size())
+            if id not in special and tokenizer.id_to_token(id) is not None
+        }
+        self.stops = list(checkpoint.stop_tokens)
+
+    def allowed(self, pattern: str, said: str) -> list[int]:
+        ids = [id for id, text in self.texts.items() if text and regex.fullmatch(pattern, said + text, partial=True)]
+        return ids + (self.stops if regex.fullmatch(pattern, said) else [])
+
+
+@pytest.mark.parametrize("pattern", [r"[a-z]{3,9}", r"[0-9]+(\.[0-9]{2})?", r"(x|yz|[A-F])*", r"[ -`{-~]{4}"])
+def test_greedy_answers_equal_torchs_masked_argmax(gar: Gar, by_the_book: Reference, pattern: str) -> None:
+    patterns, most = Patterns(by_the_book), 10
+    for seed in range(3):
+        image = noise(seed)
+        found = gar.open(image, max_tiles=1).describe(
+            middle(image), number=1, options=Options(regex=pattern, max_new_tokens=most, logprobs=0)
+        )
+        with torch.inference_mode():
+            embeds, _ = by_the_book.embedded(image, {1: middle(image)}, None, 1)
+            said: list[int] = []
+            logprobs: list[float] = []
+            while len(said) < most:
+                behind = by_the_book.logprobs(embeds, said)[-1]
+                allowed = patterns.allowed(pattern, by_the_book.tokenizer.decode(said))
+                if set(allowed) == set(patterns.stops):
+                    break  # nothing but the end may follow
+                best = allowed[int(behind[allowed].argmax())]
+                said.append(best)
+                logprobs.append(float(behind[best]))
+                if best in patterns.stops:
+                    break
+        assert list(found.tokens) == said
+        assert found.logprobs is not None
+        np.testing.assert_allclose([one.logprob for one in found.logprobs], logprobs, atol=1e-3)
+        if found.finish_reason == "stop":
+            assert regex.fullmatch(pattern, found.text)
+            assert found.value == found.text
+        else:
+            assert (found.value, len(found.tokens)) == (None, most)
+
+
+def test_a_structure_that_allows_everything_changes_nothing(nano: Gar) -> None:
+    """Answers of twenty questions, token by token; alone, guessing ahead, and beside each other."""
+    for number in (1, 2):
+        scene = nano.open(f"examples/scene_{number}.png")
+        masks = [f"examples/scene_{number}_mask_{k}.png" for k in range(3)]
+        for mask in masks:
+            free = scene.describe(mask)
+            for options in (Options(regex=r"(.|\n)*"), Options(grammar=r"start: /(.|\n)*/", speculate=8)):
+                held = scene.describe(mask, options=options)
+                assert held.tokens == free.tokens
+                assert held.value == held.text == free.text
+        free_all = [answer.tokens for answer in scene.describe_all(masks)]
+        assert [a.tokens for a in scene.describe_all(masks, options=Options(regex=r"(.|\n)*"))] == free_all
+
+
+def test_a_schema_gives_its_object(scene: Scene) -> None:
+    colours = ["red", "pink", "green"]
+    schema = object_of(colour={"enum": colours}, sure={"type": "boolean"}, sides={"type": "integer", "maximum": 9})
+    answer = scene.ask(COLOUR, MASK, options=Options(schema=schema))
+    assert answer.finish_reason == "stop"
+    jsonschema.validate(answer.value, schema)
+    assert list(answer.value) == ["colour", "sure", "sides"]
+    assert json.loads(answer.text) == answer.value
+    assert json.loads(json.dumps(answer.to_json()))["value"] == answer.value
+    # What the schema leaves no choice about goes through the engine together, not token by token.
+    assert answer.reuse.guesses_true == answer.reuse.tokens_guessed > 10
+
+
+def test_a_pydantic_model_gives_its_instance(scene: Scene) -> None:
+    class Thing(pydantic.BaseModel):
+        colour: Literal["red", "pink"]
+        large: bool
+
+    answer = scene.ask(COLOUR, MASK, options=Options(schema=Thing))
+    assert isinstance(answer.value, Thing)
+    assert answer.to_json()["value"] == answer.value.model_dump()
+
+    class Never(Thing):
+        @pydantic.field_validator("colour")
+        @classmethod
+        def refuse(cls, value: str) -> str:
+            raise ValueError("no colour is good enough")
+
+    refused = scene.ask(COLOUR, MASK, options=Options(schema=Never))
+    assert (refused.value, refused.finish_reason) == (None, "stop")
+    assert json.loads(refused.text)["colour"] in ("red", "pink")
+
+
+@pytest.mark.parametrize(
+    "choice", ["pink", 'with "quotes"', "back\\slash", "new\nline", "Äpfel 😀", "/regex/", "{1}[2]"]
+)
+def test_choices_are_said_as_they_are(scene: Scene, choice: str) -> None:
+    answer = scene.ask(COLOUR, MASK, options=Options(choices=(choice, choice + choice)))
+    assert answer.value == answer.text
+    assert answer.text in (choice, choice + choice)
+
+
+def test_a_grammar_in_lark(scene: Scene) -> None:
+    grammar = 'start: size " " colour\nsize: "small" | "large"\ncolour: "pink" | "red"\n'
+    answer = scene.ask(COLOUR, MASK, options=Options(grammar=grammar))
+    assert answer.value == answer.text
+    assert answer.text in {f"{size} {colour}" for size in ("small", "large") for colour in ("pink", "red")}
+
+
+def test_draws_keep_to_the_structure(scene: Scene) -> None:
+    texts = {
+        scene.ask(COLOUR, MASK, options=Options(regex="[a-c]{2}", temperature=1.5, seed=seed)).text
+        for seed in range(20)
+    }
+    assert len(texts) > 1
+    assert all(regex.fullmatch("[a-c]{2}", text) for text in texts)
+
+
+def test_an_answer_that_is_cut_off_has_no_value(scene: Scene) -> None:
+    schema = object_of(colour={"type": "string", "minLength": 40})
+    answer = scene.ask(COLOUR, MASK, options=Options(schema=schema, max_new_tokens=12))
+    assert (answer.finish_reason, answer.value) == ("length", None)
+    assert answer.text.startswith('{"colour": "')
+    # A number could end here, and yet more of it could come.
+    digits = scene.ask(COLOUR, MASK, options=Options(regex="[0-9]{2,}", max_new_tokens=4))
+    if digits.finish_reason == "length":
+        assert digits.value is None
+
+
+def test_an_answer_that_just_fits_is_whole(scene: Scene) -> None:
+    choices = ("a very large star", "neither this nor that")
+    whole = scene.ask(COLOUR, MASK, options=Options(choices=choices))
+    assert (whole.finish_reason, whole.value in choices) == ("stop", True)
+    fits = scene.ask(COLOUR, MASK, options=Options(choices=choices, max_new_tokens=len(whole.tokens)))
+    assert (fits.tokens, fits.finish_reason, fits.value) == (whole.tokens, "stop", whole.value)
+
+
+def test_a_number_that_no_float_holds_is_no_value() -> None:
+    structure = Structure.of(schema={"type": "number"}, regex=None, choices=(), grammar=None)
+    assert structure is not None
+    assert structure.read("1e300") == 1e300
+    with pytest.raises(ValueError, match="no finite number"):
+        structure.read("1e999")
+
+
+def test_answers_never_hold_what_prompts_are_made_of(nano: Gar, scene: Scene) -> None:
+    """Not inside strings, and not where a grammar asks for it: it would go into the next prompt of a conversation."""
+    added = nano.pipeline.bundle.tokenizer.get_added_tokens_decoder()
+    special = {id: token.content for id, token in added.items() if token.special}
+    stops = set(nano.manifest.prompt.stop_tokens)
+    for options in (Options(schema={"type": "string"}), Options(regex=r"(.|\n)*"), Options(grammar="start: /.+/")):
+        assert options.structure is not None
+        matcher = nano.pipeline.guide.matcher(options.structure)
+        for character in '"<|image':  # one by one, until the token itself would fit
+            assert not [text for id, text in special.items() if matcher.allows(id) and id not in stops]
+            (token,) = nano.pipeline.bundle.tokenizer.encode(character).ids
+            matcher.take(token)
+    for grammar in ("start: <|image|>", 'start: "<|image|>" | "b"', "start: <[699]>", r"start: /<\|image\|>/"):
+        with pytest.raises(GarPromptError, match="reserve"):
+            scene.ask(COLOUR, MASK, options=Options(grammar=grammar))
+    with pytest.raises(GarPromptError, match="reserves"):
+        scene.ask(COLOUR, MASK, options=Options(schema=object_of(a={"const": "<|image|>"})))
+    with pytest.raises(GarPromptError, match="reserves"):
+        scene.ask(COLOUR, MASK, options=Options(choices=("<Prompt0>", "<Prompt1>")))
+
+
+def test_a_conversation_does_not_go_on_from_what_spells_a_reserved_token(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat = scene.chat(MASK)
+    chat.ask(COLOUR)
+    finish = AnswerStream.finish
+    spelt = "it says <|image|>, letter by letter"
+    monkeypatch.setattr(AnswerStream, "finish", lambda stream: replace(finish(stream), text=spelt))
+    with pytest.raises(GarPromptError, match=r"answer before contains <\|image\|>"):
+        chat.ask("And its shape?")
+
+
+def test_every_answer_of_a_conversation_has_the_structure(scene: Scene) -> None:
+    chat = scene.chat(MASK, options=Options(schema=object_of(sure={"type": "boolean"})))
+    assert {type(chat.ask(question).value["sure"]) for question in (COLOUR, "Is <Prompt0> large?")} == {bool}
+
+
+def test_streams_say_structured_answers_piece_by_piece(scene: Scene) -> None:
+    stream = scene.stream(COLOUR, MASK, options=Options(schema=object_of(colour={"enum": ["pink", "red"]})))
+    pieces = list(stream)
+    assert "".join(pieces) == stream.finish().text
+    assert json.loads("".join(pieces)) == stream.finish().value
+
+
+@pytest.mark.parametrize(
+    ("schema", "message"),
+    [
+        ({"not": {"type": "string"}}, "not"),
+        ({"type": "array", "uniqueItems": True}, "uniqueItems"),
+        ({"type": "array", "contains": {"type": "integer"}}, "contains"),
+        ({"if": {"type": "string"}, "then": {"maxLength": 3}}, "if"),
+        (object_of(a={"dependentRequired": {"a": ["b"]}}), "dependentRequired"),
+        ({"propertyNames": {"pattern": "^a"}}, "propertyNames"),
+        ({"type": "string", "format": "moon phase"}, "moon phase"),
+        ({"oneOf": [{"minimum": 1}, {"maximum": 5}]}, "oneOf"),
+        ({"oneOf": [{"minimum": 1}, {"maximum": 5}], "x-guidance": {"coerce_one_of": True}}, "oneOf"),
+        ({"not": {}, "x-guidance": {"lenient": True}}, "not"),
+        ({"type": "integer", "minimum": 3, "maximum": 1}, "minimum"),
+        ({"enum": []}, "empty"),
+        ({"allOf": [{"type": "string"}, {"type": "integer"}]}, "incompatible types"),
+        ({"type": "whale"}, "whale"),
+        ({"$ref": "#/nowhere"}, "nowhere"),
+        ({"type": "string", "pattern": "(a|b"}, "unclosed group"),
+        ({"type": "string", "pattern": "a(?=b)"}, "look-ahead"),
+        ({"enum": [object()]}, "not JSON"),
+        ({"enum": [float("nan")]}, "not JSON"),
+        ("string", "a JSON Schema"),
+        (int, "pydantic model"),
+        ({"enum": ["x" * (1 << 18)]}, "at most 262144"),
+    ],
+)
+def test_schemas_that_cannot_be_held_to_are_refused_by_name(scene: Scene, schema: object, message: str) -> None:
+    with pytest.raises(GarPromptError, match=message):
+        scene.ask(COLOUR, MASK, options=Options(schema=schema))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"regex": "("}, "unclosed group"),
+        ({"regex": ""}, "not empty"),
+        ({"regex": 7}, "must be a text"),
+        ({"grammar": "begin: 'a'"}, "grammar cannot be used"),
+        ({"grammar": " "}, "not empty"),
+        ({"choices": ("a",)}, "two choices or more"),
+        ({"choices": ("a", "a")}, "given twice"),
+        ({"choices": "ab"}, "list of texts"),
+        ({"regex": "a", "choices": ("a", "b")}, "regex and choices were given"),
+        ({"schema": {}, "grammar": "start: /a/"}, "schema and grammar were given"),
+        ({"regex": "a" * ((1 << 18) + 1)}, "at most 262144"),
+        ({"logprobs": -1}, "0 .* or more"),
+    ],
+)
+def test_contradictions_are_refused(scene: Scene, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(GarPromptError, match=message):
+        scene.ask(COLOUR, MASK, options=Options(**options))
+
+
+def test_recursion_is_held_to(scene: Scene) -> None:
+    branches = {"type": "array", "items": {"$ref": "#/$defs/tree"}}
+    tree = {"$ref": "#/$defs/tree", "$defs": {"tree": object_of(children=branches)}}
+    answer = scene.ask(COLOUR, MASK, options=Options(schema=tree, max_new_tokens=200))
+    if answer.finish_reason == "stop":
+        jsonschema.validate(answer.value, tree)
+    deep: dict[str, Any] = {"type": "string"}
+    for _ in range(sys.getrecursionlimit() + 100):
+        deep = {"type": "array", "items": deep}
+    with pytest.raises(GarPromptError, match="not JSON"):
+        Options(schema=deep)
+
+
+def test_patterns_that_explode_are_refused_or_end_in_time(scene: Scene) -> None:
+    """Nested counts of counts have more states than any limit; what is taken is followed token by token in time."""
+    with pytest.raises(GarPromptError, match="too much"):
+        scene.ask(COLOUR, MASK, options=Options(regex="(.{1,1000}){1000}"))
+    for pattern in ("(a|aa)*b", "(a*)*c", "(x+x+)+y", "((a{0,100}){0,100}){0,100}"):
+        answer = scene.ask(COLOUR, MASK, options=Options(regex=pattern, max_new_tokens=20, seconds=20))
+        assert answer.finish_reason in ("stop", "length")
+
+
+def test_the_time_limit_holds(nano: Gar, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow(nano, monkeypatch, 0.03)
+    scene = nano.open("examples/scene_2.png")
+    answer = scene.describe("examples/scene_2_mask_0.png", options=Options(regex="[a-z]{1000}", seconds=0.5))
+    assert (answer.finish_reason, answer.value) == ("timeout", None)
+    assert answer.text
+
+
+def test_one_that_fails_takes_no_others_with_it(nano: Gar, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A matcher that gives up in the middle of a batch: its own answer fails, the one beside it goes on."""
+    slow(nano, monkeypatch, 0.01)
+    scene = nano.open("examples/scene_1.png")
+    alone = scene.describe("examples/scene_1_mask_1.png").tokens
+    beside = scene.stream(None, {1: "examples/scene_1_mask_1.png"})
+    held = scene.stream(COLOUR, MASK, options=Options(regex="[a-z ]{300}"))
+    next(iter(held))
+
+    def give_up(self: Matcher, token: int) -> None:
+        raise GarPromptError("given up")
+
+    monkeypatch.setattr(Matcher, "take", give_up)
+    with pytest.raises(GarPromptError, match="given up"):
+        held.finish()
+    assert beside.finish().tokens == alone
+
+
+def test_llguidance_is_asked_for_where_it_is_missing(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    fresh = Gar.load(SHIPPED).open("examples/scene_1.png")
+    monkeypatch.setitem(sys.modules, "llguidance", None)
+    with pytest.raises(GarBackendError, match=r"pip install 'gar-edge\[structured\]'"):
+        fresh.ask(COLOUR, MASK, options=Options(regex="a"))
+    assert fresh.choose(COLOUR, MASK, ["red", "pink"]).best == "pink"  # needs none of it
+
+
+OPEN = {"additionalProperties": True}
+
+
+@pytest.mark.parametrize(
+    ("schema", "expected"),
+    [
+        (object_of(a={}), object_of(a={}) | {"additionalProperties": False}),
+        (object_of(a={}) | OPEN, object_of(a={}) | OPEN),
+        ({"type": "object"}, {"type": "object"}),
+        ({"properties": {"a": {}}, "required": ["b"]}, {"properties": {"a": {}}, "required": ["b"]}),
+        ({"properties": {"properties": {"enum": [{"properties": {}}]}}},
+         {"properties": {"properties": {"enum": [{"properties": {}}]}}, "additionalProperties": False}),
+        ({"items": {"properties": {}}}, {"items": {"properties": {}, "additionalProperties": False}}),
+        ({"anyOf": [{"properties": {"a": {}}}, {"type": "null"}]},
+         {"anyOf": [{"properties": {"a": {}}, "additionalProperties": False}, {"type": "null"}]}),
+        ({"allOf": [{"properties": {"a": {}}}, {"properties": {"b": {}}}]},
+         {"allOf": [{"properties": {"a": {}}}, {"properties": {"b": {}}}]}),
+        ({"properties": {"a": {}}, "anyOf": [{"required": ["a"]}, {"required": ["b"]}]},
+         {"properties": {"a": {}}, "anyOf": [{"required": ["a"]}, {"required": ["b"]}]}),
+        ({"properties": {"a": {}}, "patternProperties": {"^b": {}}},
+         {"properties": {"a": {}}, "patternProperties": {"^b": {}}}),
+    ],
+)  # fmt: skip
+def test_objects_that_say_nothing_of_more_properties_are_closed(
+    schema: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    before = json.dumps(schema)
+    assert closed(schema) == expected
+    assert json.dumps(schema) == before
