@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     )
     from gar_edge.runtime.gar import Gar
     from gar_edge.runtime.generate.answer import Answer, Reuse, Timings
-    from gar_edge.runtime.generate.choosing import Choice, ScoredChoice
+    from gar_edge.runtime.generate.choosing import Choice, Choosing, ScoredChoice
     from gar_edge.runtime.generate.logprobs import Confidence, TokenLogprob
     from gar_edge.runtime.generate.options import Options
     from gar_edge.runtime.generate.stream import AnswerStream
@@ -37,6 +37,7 @@ _HOMES = {
     "Timings": "generate.answer",
     "AnswerStream": "generate.stream",
     "Choice": "generate.choosing",
+    "Choosing": "generate.choosing",
     "ScoredChoice": "generate.choosing",
     "Confidence": "generate.logprobs",
     "TokenLogprob": "generate.logprobs",
@@ -64,6 +65,7 @@ __all__ = [
     "Box",
     "Chat",
     "Choice",
+    "Choosing",
     "Confidence",
     "Frame",
     "Gar",

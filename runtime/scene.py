@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -63,10 +64,11 @@ class Scene:
 
         Nothing is sampled: each choice is scored whole, its end included, as a continuation of the prompt. normalise:
         "length" compares means per token. abstain_below: choose none (`value` None) where the best one's probability
-        is lower. Of the options only `seconds`, `cancel` and `live` matter. Errors as in `stream`.
+        is lower. Of the options only `seconds`, `cancel` and `live` matter. Errors as in `stream`. Many such questions
+        are asked with `Options(choosing=…)`, by `answer_all`, streams, conversations and `LiveAnswers`.
         """
         choosing = Choosing(choices, normalise, abstain_below)
-        answer = self._submitted(self.prepare(question, regions, options=options, choosing=choosing)).finish()
+        answer = self._submitted(self.prepare(question, regions, options=replace(options, choosing=choosing))).finish()
         assert isinstance(answer, Choice)  # a request with choices ends with one
         return answer
 
@@ -100,27 +102,17 @@ class Scene:
     def chat(self, regions: Mapping[int, RegionLike], *, options: Options = DEFAULT) -> Chat:
         """Begin a conversation about regions: each question may build on the answers before it."""
         watch = StopWatch()
-        wanted = Wanted.of(self._scheduler.pipeline, options)
+        wanted = Wanted.of(self._scheduler.pipeline, options, _numbers(regions))
         found = self._found(regions, watch)
         opening_ms = self._take_opening() + watch["preprocess"]
         return Chat(self._scheduler, self._picture, found, wanted=wanted, opening_ms=opening_ms)
 
-    def prepare(
-        self,
-        question: str | None,
-        regions: Mapping[int, RegionLike],
-        *,
-        options: Options = DEFAULT,
-        choosing: Choosing | None = None,
-    ) -> Asked:
-        """A request, checked and ready for `answer_side_by_side`, so that questions about many pictures share a run.
-
-        choosing: the answer is a `Choice` among these.
-        """
+    def prepare(self, question: str | None, regions: Mapping[int, RegionLike], *, options: Options = DEFAULT) -> Asked:
+        """A request, checked and ready for `answer_side_by_side`, so that questions about many pictures share a run."""
         watch, pipeline = StopWatch(), self._scheduler.pipeline
         numbers = _numbers(regions)
         pipeline.prompts.check(question, numbers)
-        wanted = Wanted.of(pipeline, options, choosing=choosing, numbers=numbers)
+        wanted = Wanted.of(pipeline, options, numbers)
         found = self._found(regions, watch)
         ids = pipeline.prompts.build(question, found.numbers, len(self.tiles.pixels))
         request = Request.of(pipeline, self._picture, found, ids, wanted)

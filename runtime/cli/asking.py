@@ -16,6 +16,7 @@ from gar_edge.runtime.cli.region_options import RegionArguments, cut_out, read_a
 from gar_edge.runtime.cli.streams import to_json
 from gar_edge.runtime.errors import GarPromptError
 from gar_edge.runtime.generate.answer import Answer
+from gar_edge.runtime.generate.choosing import Choice
 from gar_edge.runtime.generate.options import Options
 from gar_edge.runtime.generate.stream import AnswerStream
 from gar_edge.runtime.images.loading import load_picture
@@ -56,9 +57,12 @@ class Output:
                 sys.stdout.flush()
             print(flush=True)
         answer = stream.finish()
-        why = self._why_cut_off(answer)
-        if why is not None and not self.as_json:
-            print(f"(cut off after {len(answer.tokens)} tokens; {why})", file=sys.stderr)
+        if not self.as_json:
+            why = self._why_cut_off(answer)
+            if why is not None:
+                print(f"(cut off after {len(answer.tokens)} tokens; {why})", file=sys.stderr)
+            elif isinstance(answer, Choice):
+                print(_probabilities(answer), file=sys.stderr)
         if self.overlay is not None:
             draw_overlay(scene.image, masks, question, answer.text).save(self.overlay)
 
@@ -69,6 +73,13 @@ class Output:
             enough = len(answer.tokens) == self.max_new_tokens
             return "--max-new-tokens allows more" if enough else "the model's context is full"
         return None
+
+
+def _probabilities(choice: Choice) -> str:
+    """The choices in a line, the likeliest first."""
+    ranked = sorted(choice.choices, key=lambda one: -one.probability)
+    named = ", ".join(f"{one.text} {one.probability:.1%}" for one in ranked)
+    return f"({named})" if choice.best is not None else f"(none is likely enough: {named})"
 
 
 def ask_about(

@@ -7,6 +7,15 @@ from typing import Annotated
 
 import typer
 
+from gar_edge.runtime.cli.checked_answers import (
+    AbstainBelow,
+    Checks,
+    Choices,
+    GrammarFile,
+    Logprobs,
+    Regex,
+    SchemaFile,
+)
 from gar_edge.runtime.cli.terminal import run_app
 from gar_edge.runtime.engines.names import BackendName
 from gar_edge.runtime.errors import GarPromptError
@@ -156,6 +165,12 @@ def run(
             rich_help_panel=ANSWER,
         ),
     ] = 0,
+    choices: Choices = None,
+    abstain_below: AbstainBelow = 0.0,
+    schema: SchemaFile = None,
+    regex: Regex = None,
+    grammar: GrammarFile = None,
+    logprobs: Logprobs = None,
     as_json: Annotated[
         bool,
         typer.Option(
@@ -278,10 +293,13 @@ def run(
     )  # fmt: skip
     video = bool(every or fps or realtime or masks)
     engine = EngineSettings(model=model, backend=backend.value, compat=compat, threads=threads)
+    checks = Checks(choices or [], abstain_below, schema, regex, grammar, logprobs)
     try:
         options = Options(
             max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, top_k=top_k, seed=seed,
             stop=tuple(stop or ()), seconds=seconds, speculate=speculate,
+            choosing=checks.choosing(), schema=checks.schema(), regex=regex, grammar=checks.grammar(),
+            logprobs=logprobs,
         )  # fmt: skip
     except GarPromptError as error:
         raise typer.BadParameter(str(error)) from None

@@ -21,6 +21,7 @@ from gar_edge.runtime.cli.terminal import Interrupted
 from gar_edge.runtime.errors import GarError, GarPromptError
 from gar_edge.runtime.gar import Gar
 from gar_edge.runtime.generate.answer import Answer
+from gar_edge.runtime.generate.choosing import Choice
 from gar_edge.runtime.images.shape import Mask, pixel_box
 from gar_edge.runtime.live import Frame, LiveAnswers
 from gar_edge.runtime.video.capture import Video, VideoFrame, is_live
@@ -28,6 +29,7 @@ from gar_edge.runtime.video.following import Follower
 from gar_edge.runtime.video.frame_masks import FrameMasks
 
 T = TypeVar("T")
+_CHECKED = ("value", "choices", "margin", "entropy", "confidence", "logprobs")  # of an answer, where it has them
 Ask = Callable[[VideoFrame, Mapping[int, Mask]], None]
 
 
@@ -75,8 +77,10 @@ class Lines:
             "text": answer.text,
             "finish_reason": answer.finish_reason,
             "milliseconds": round(answer.timings_ms.total, 3),
+            **{name: value for name, value in answer.to_json().items() if name in _CHECKED},
         }
-        self._print(frame, fields, " ".join(answer.text.split()))
+        unsure = isinstance(answer, Choice) and answer.best is None
+        self._print(frame, fields, "(none is likely enough)" if unsure else " ".join(answer.text.split()))
 
     def lost(self, frame: VideoFrame, numbers: Sequence[int]) -> None:
         """Which regions the frame does not show, so that nothing was asked."""

@@ -13,7 +13,7 @@ from gar_edge.runtime.engines.protocol import Buffer
 from gar_edge.runtime.errors import GarBackendError
 from gar_edge.runtime.generate.answer import Answer, FinishReason, Reuse, StopWatch
 from gar_edge.runtime.generate.branches import Branches
-from gar_edge.runtime.generate.choosing import choose
+from gar_edge.runtime.generate.choosing import Choice, choose
 from gar_edge.runtime.generate.pipeline import Pipeline
 from gar_edge.runtime.generate.request import Request, TileKey
 from gar_edge.runtime.generate.sampling import Sampler
@@ -100,6 +100,8 @@ class Answering:
         if reason is not None and (rest := self.transcript.end(reason)):
             self.pieces.put((rest, len(self.transcript.tokens)))
         self.answer = self._made()
+        if isinstance(self.answer, Choice) and self.answer.best is not None:
+            self.pieces.put((self.answer.best, len(self.answer.tokens)))
         self._close()
 
     def fail(self, error: BaseException) -> None:
@@ -130,11 +132,10 @@ class Answering:
             value=self._value(),
             logprobs=None if record is None else record.read(self._tokenizer),
         )
-        wanted = request.wanted
-        if wanted.choosing is None:
+        if request.options.choosing is None:
             return answer
         scored = None if self.branches is None or not self.branches.done else self.branches.logprobs
-        return choose(answer, wanted.choosing, wanted.branches, scored)
+        return choose(answer, request.options.choosing, request.wanted.branches, scored)
 
     def _value(self) -> Any:
         """What a structured answer says, if it is whole."""

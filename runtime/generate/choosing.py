@@ -56,9 +56,9 @@ class ScoredChoice:
 class Choice(Answer):
     """The likeliest of several choices.
 
-    value: the best, None where it was not likely enough. text: the best, likely enough or not. choices: all, in the
-    caller's order; their probabilities add up to 1. margin: of the best over the second, in probability. entropy: of
-    the probabilities, in nats. There are no choices where the answer was cancelled or out of time.
+    value and text: the best; None and "" where it was not likely enough. choices: all, in the caller's order; their
+    probabilities add up to 1. margin: of the likeliest over the second, in probability. entropy: of the probabilities,
+    in nats. There are no choices where the answer was cancelled or out of time.
     """
 
     choices: tuple[ScoredChoice, ...] = ()
@@ -71,14 +71,14 @@ class Choice(Answer):
         return None if self.value is None else str(self.value)
 
     @property
+    def likeliest(self) -> ScoredChoice | None:
+        """The most probable, taken or not; None where there are no choices."""
+        return max(self.choices, key=lambda choice: choice.probability, default=None)
+
+    @property
     def probabilities(self) -> dict[str, float]:
         """Of each choice."""
         return {choice.text: choice.probability for choice in self.choices}
-
-    @property
-    def probability(self) -> float:
-        """Of the likeliest choice, whether it was taken or not."""
-        return max((choice.probability for choice in self.choices), default=0.0)
 
     def to_json(self) -> dict[str, Any]:
         """As an answer's, with the choices."""
@@ -103,13 +103,13 @@ def choose(
     shares = weights / weights.sum()
     best = int(scores.argmax())
     scored = tuple(map(ScoredChoice, choosing.choices, shares.tolist(), logprobs.tolist()))
-    text = choosing.choices[best]
     second, first = np.sort(shares)[-2:]
+    taken = first >= choosing.abstain_below
     return _with(
         answer,
-        text,
-        tuple(branches[best]),
-        text if first >= choosing.abstain_below else None,
+        choosing.choices[best] if taken else "",
+        tuple(branches[best]) if taken else (),
+        choosing.choices[best] if taken else None,
         scored,
         margin=float(first - second),
         entropy=float(-(shares * np.log(np.maximum(shares, np.finfo(np.float64).tiny))).sum()),

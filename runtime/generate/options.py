@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from gar_edge.runtime.errors import GarPromptError
+from gar_edge.runtime.generate.choosing import Choosing
 from gar_edge.runtime.generate.structure import Schema, Structure
 
 
@@ -26,7 +27,9 @@ class Options:
 
     At most one of `schema` (JSON Schema, or a pydantic model), `regex` (the whole answer), `choices` (the answer is one
     of these) and `grammar` (Lark) gives the answer a structure: only tokens that keep to it are taken, and
-    `Answer.value` is what it says. `logprobs`: say how likely each token was, and this many likeliest in its place.
+    `Answer.value` is what it says. `choosing` instead picks the answer by probability, and it is a `Choice`; of the
+    rest only `cancel`, `seconds` and `live` matter then. `logprobs`: say how likely each token was, and this many
+    likeliest in its place.
     """
 
     max_new_tokens: int = 1024
@@ -43,6 +46,7 @@ class Options:
     regex: str | None = None
     choices: tuple[str, ...] = ()
     grammar: str | None = None
+    choosing: Choosing | None = None
     logprobs: int | None = None
 
     def __post_init__(self) -> None:
@@ -66,7 +70,8 @@ class Options:
             raise GarPromptError("a stop text must not be empty")
         if self.logprobs is not None and self.logprobs < 0:
             raise GarPromptError(f"logprobs must be 0 (the tokens' own) or more, not {self.logprobs}")
-        _ = self.structure
+        if self.structure is not None and self.choosing is not None:
+            raise GarPromptError("an answer is chosen or has a structure, not both")
 
     @cached_property
     def structure(self) -> Structure | None:

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gar_edge.runtime.errors import GarPromptError
-from gar_edge.runtime.generate.choosing import Choosing
 from gar_edge.runtime.generate.guide import Matcher
 from gar_edge.runtime.generate.options import Options
 from gar_edge.runtime.generate.pipeline import Pipeline
@@ -61,25 +60,20 @@ class Regions:
 class Wanted:
     """How a question is to be answered, checked against the model.
 
-    matcher: at the beginning of the structure that the answer must have, if any. choosing: what it is to be chosen from
-    instead, and branches, the tokens of each choice.
+    matcher: at the beginning of the structure that the answer must have, if any. branches: the tokens of each choice,
+    where it is to be chosen.
     """
 
     options: Options
     matcher: Matcher | None = None
-    choosing: Choosing | None = None
     branches: tuple[tuple[int, ...], ...] = ()
 
     @classmethod
-    def of(
-        cls, pipeline: Pipeline, options: Options, *, choosing: Choosing | None = None, numbers: Sequence[int] = ()
-    ) -> Wanted:
+    def of(cls, pipeline: Pipeline, options: Options, numbers: Sequence[int]) -> Wanted:
         """`GarPromptError` where no answer can be as it is wanted. numbers: of the regions that choices may name."""
-        if choosing is not None:
-            if options.structure is not None:
-                raise GarPromptError("an answer is chosen or has a structure, not both")
-            branches = tuple(pipeline.prompts.answer(choice, numbers) for choice in choosing.choices)
-            return cls(options, None, choosing, branches)
+        if options.choosing is not None:
+            answer = pipeline.prompts.answer
+            return cls(options, branches=tuple(answer(choice, numbers) for choice in options.choosing.choices))
         return cls(options, None if options.structure is None else pipeline.guide.matcher(options.structure))
 
 

@@ -12,7 +12,7 @@ from gar_edge.runtime.files.fields import Text
 from gar_edge.runtime.gar import Gar
 from gar_edge.runtime.generate.side_by_side import Asked
 from gar_edge.runtime.jobs.job import Job, JobSettings
-from gar_edge.runtime.jobs.question import read_question
+from gar_edge.runtime.jobs.question import read_options, read_question
 from gar_edge.runtime.regions.files import entry_regions
 from gar_edge.runtime.regions.find import find_mask
 from gar_edge.runtime.scene import Scene
@@ -33,7 +33,7 @@ class Preparation:
         """`GarError` for a job that cannot be asked."""
         if isinstance(job.field, GarError):
             raise job.field
-        asked = read_question(job.field)
+        asked, options = read_question(job.field), read_options(job.field, self._settings.options)
         scene = self._scene(job.field["image"].to(Text))
         settings = self._settings
         masks = {
@@ -42,7 +42,7 @@ class Preparation:
         }
         if asked is None and list(masks) == [0]:
             masks = {self._gar.manifest.prompt.default_region: masks[0]}
-        return scene.prepare(asked, masks, options=settings.options)
+        return scene.prepare(asked, masks, options=options)
 
     def _scene(self, name: str) -> Scene:
         with self._lock:

@@ -1,13 +1,31 @@
-"""What a job asks: its question, with its choices in the wording of the released benchmark."""
+"""What a job asks, with its choices in the wording of the released benchmark, and what its answer must be like."""
 
 from __future__ import annotations
 
 import re
 import string
+from dataclasses import replace
+from typing import Annotated, Any, Literal
+
+import msgspec
 
 from gar_edge.runtime.files.fields import Field, Text
+from gar_edge.runtime.generate.choosing import Choosing
+from gar_edge.runtime.generate.options import Options
 
 _LETTERED = re.compile(r"\(?([A-Z])[.):]\s*\S")
+
+
+class _Checks(msgspec.Struct, frozen=True):
+    """What a job says of its answer; see `read_options`."""
+
+    choose: bool | list[Text] = False
+    abstain_below: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
+    normalise: Literal["length"] | None = None
+    schema: dict[str, Any] | None = None
+    regex: Text | None = None
+    grammar: Text | None = None
+    logprobs: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
 
 def read_question(job: Field) -> str | None:
@@ -23,6 +41,33 @@ def read_question(job: Field) -> str | None:
         raise question.wrong("a text, to go with the choices")
     lines = "\n".join(_lettered(choices))
     return f"Question: {question.to(Text)}\nOptions:\n{lines}\nAnswer with the correct option's letter directly."
+
+
+def read_options(job: Field, options: Options) -> Options:
+    """The options of all jobs, with what this one says of its answer; an error of the field's kind for what cannot be.
+
+    choose: texts to choose from by probability, or true for the letters of `choices`; abstain_below and normalise go
+    with it. schema, regex, grammar: the answer's structure, instead of any that all jobs have. logprobs: how many
+    likeliest tokens in the place of each.
+    """
+    checks = job.to(_Checks)
+    if checks.logprobs is not None:
+        options = replace(options, logprobs=checks.logprobs)
+    if not (checks.choose or checks.schema is not None or checks.regex or checks.grammar):
+        return options
+    choosing = None
+    if checks.choose:
+        choices = _letters(job["choices"]) if checks.choose is True else checks.choose
+        choosing = Choosing(choices, checks.normalise, checks.abstain_below)
+    return replace(
+        options, choosing=choosing, schema=checks.schema, regex=checks.regex, choices=(), grammar=checks.grammar
+    )
+
+
+def _letters(choices: Field) -> list[str]:
+    if isinstance(choices.value, dict):
+        return list(choices.value)
+    return list(string.ascii_uppercase[: len(_lettered(choices))])
 
 
 def _lettered(choices: Field) -> list[str]:

@@ -1,6 +1,7 @@
 """The commands as a user meets them: output, exit codes, one-line errors."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gar_edge.runtime.bundle.shipped import SHIPPED
 from gar_edge.runtime.cli.region_options import RegionArguments, read_arguments
 
 MASKS = {"cup.png": (slice(10, 50), slice(20, 60)), "plate.png": (slice(40, 90), slice(70, 120))}
@@ -41,7 +43,7 @@ def test_json_has_every_field(scene: Path, tiny_bundle: Path) -> None:
     done = run(scene, "photo.png", "--mask", "cup.png", "-m", tiny_bundle, "--max-new-tokens", "4", "--json")
     assert (done.returncode, done.stderr) == (0, "")
     answer = json.loads(done.stdout)
-    fields = {"text", "tokens", "finish_reason", "prompt_tokens", "grid", "timings_ms", "reuse", "model"}
+    fields = {"text", "value", "tokens", "finish_reason", "prompt_tokens", "grid", "timings_ms", "reuse", "model"}
     assert set(answer) == fields | {"regions", "boxes"}
     assert set(answer["timings_ms"]) == {"preprocess", "encode", "replay", "prefill", "decode", "first_token", "total"}
     assert (len(answer["tokens"]), answer["finish_reason"], answer["model"]) == (4, "length", "tiny-fp32")
@@ -245,3 +247,58 @@ def test_help_imports_nothing_heavy(tmp_path: Path, module: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "Usage" in done.stdout
+
+
+NANO = ("examples/scene_1.png", "--mask", "0=examples/scene_1_mask_0.png", "-q", "What colour is <Prompt0>?")
+
+
+def checked(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """gar-run about the first example, on gar-nano."""
+    return run(Path.cwd(), *NANO, "-m", SHIPPED, *arguments)
+
+
+def test_choices_print_the_best_and_say_how_likely_each_is() -> None:
+    done = checked("--choices", "red, pink,blue")
+    assert (done.returncode, done.stdout) == (0, "pink\n")
+    assert re.fullmatch(r"\(pink 100\.0%, (red|blue) 0\.0%, (red|blue) 0\.0%\)\n", done.stderr)
+    with_commas = checked("--choices", "red, or so", "--choices", "pink", "--json")
+    assert [one["text"] for one in json.loads(with_commas.stdout)["choices"]] == ["red, or so", "pink"]
+    unsure = checked("--choices", "red,blue", "--abstain-below", "0.99")
+    assert (unsure.returncode, unsure.stdout) == (0, "\n")
+    assert unsure.stderr.startswith("(none is likely enough: ")
+
+
+def test_structures_come_from_files(tmp_path: Path) -> None:
+    schema = {"type": "object", "properties": {"colour": {"enum": ["red", "pink"]}}, "required": ["colour"]}
+    (tmp_path / "schema.json").write_text(json.dumps(schema))
+    (tmp_path / "grammar.lark").write_text('start: "pink" | "red"')
+    done = checked("--schema", tmp_path / "schema.json", "--logprobs", "2", "--json")
+    answer = json.loads(done.stdout)
+    assert answer["value"] == json.loads(answer["text"])
+    assert answer["value"] in [{"colour": "red"}, {"colour": "pink"}]
+    assert set(answer["confidence"]) == {"mean", "lowest"}
+    assert {len(one["likeliest"]) for one in answer["logprobs"]} == {2}
+    assert checked("--grammar", tmp_path / "grammar.lark").stdout == "pink\n"
+    assert checked("--regex", "[a-z]{4}").stdout == "pink\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--choices", "red"), "two choices or more"),
+        (("--choices", "red,,pink"), "must not be empty"),
+        (("--abstain-below", "0.5"), "goes with --choices"),
+        (("--regex", "("), "unclosed group"),
+        (("--regex", "a", "--choices", "a,b"), "not both"),
+        (("--schema", "nowhere.json"), "nowhere.json: cannot be read"),
+        (("--schema", "README.md"), "not JSON"),
+        (("--grammar", "nowhere.lark"), "nowhere.lark: cannot be read"),
+        (("--grammar", "examples/scene_1.png"), "cannot be read"),
+        (("--logprobs", "-1"), "logprobs"),
+    ],
+)
+def test_checks_that_cannot_be_are_one_line_and_two(arguments: tuple[str, ...], message: str) -> None:
+    done = checked(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr

@@ -70,7 +70,7 @@ def test_the_region_of_the_first_frame_is_followed(film: Path, tiny_bundle: Path
         step = int(str(line["frame"]))
         expected = [LEFT + step, UPPER, LEFT + step + SIDE, UPPER + SIDE]
         np.testing.assert_allclose(line["boxes"]["1"], expected, atol=2)  # type: ignore[index]
-        assert set(line) == {"frame", "time", "boxes", "text", "finish_reason", "milliseconds"}
+        assert set(line) == {"frame", "time", "boxes", "text", "finish_reason", "milliseconds", "value"}
 
 
 def test_answers_are_those_about_the_frame_as_a_picture(film: Path, tiny_bundle: Path, tmp_path: Path) -> None:

@@ -14,9 +14,8 @@ from helpers.reference_gar import Reference
 from helpers.slowed import slow
 
 from gar_edge.models.checkpoint import Checkpoint
-from gar_edge.runtime import Choice, Gar, GarPromptError, Options
+from gar_edge.runtime import Choice, Choosing, Gar, GarPromptError, Options
 from gar_edge.runtime.bundle.shipped import SHIPPED
-from gar_edge.runtime.generate.choosing import Choosing
 from gar_edge.runtime.generate.side_by_side import answer_side_by_side
 from gar_edge.runtime.scene import Scene
 
@@ -120,8 +119,10 @@ def test_it_abstains_where_the_best_is_not_likely_enough(scene: Scene) -> None:
     unsure = scene.choose(COLOUR, MASK, ["red", "blue", "green"], abstain_below=0.99)
     assert unsure.best is None
     assert unsure.value is None
-    assert unsure.text in ("red", "blue", "green")
-    assert unsure.probability < 0.99
+    assert (unsure.text, unsure.tokens) == ("", ())
+    assert unsure.likeliest is not None
+    assert unsure.likeliest.text == max(unsure.probabilities, key=unsure.probabilities.__getitem__)
+    assert unsure.likeliest.probability < 0.99
 
 
 def test_json_has_the_choices_and_what_was_taken(scene: Scene) -> None:
@@ -172,7 +173,8 @@ def test_it_is_answered_beside_others(nano: Gar) -> None:
 
 
 def test_many_are_prepared_for_one_run(scene: Scene, nano: Gar) -> None:
-    asked = [scene.prepare(COLOUR, MASK, choosing=Choosing(("red", "pink"))), scene.prepare(COLOUR, MASK)]
+    choosing = Options(choosing=Choosing(("red", "pink")))
+    asked = [scene.prepare(COLOUR, MASK, options=choosing), scene.prepare(COLOUR, MASK)]
     answers = dict(answer_side_by_side(nano.scheduler, asked))
     assert isinstance(answers[0], Choice)
     assert not isinstance(answers[1], Choice)
@@ -231,6 +233,18 @@ def test_impossible_choices_are_refused_before_anything_is_computed(
 def test_impossible_ways_to_choose_are_refused(scene: Scene, arguments: dict[str, object], message: str) -> None:
     with pytest.raises(GarPromptError, match=message):
         scene.choose(COLOUR, MASK, ["yes", "no"], **arguments)
+
+
+def test_streams_and_conversations_choose_too(scene: Scene) -> None:
+    choosing = Options(choosing=Choosing(("red", "pink")))
+    stream = scene.stream(COLOUR, MASK, options=choosing)
+    assert list(stream) == ["pink"]
+    assert isinstance(stream.finish(), Choice)
+    unsure = scene.stream(COLOUR, MASK, options=Options(choosing=Choosing(("red", "blue", "green"), abstain_below=1)))
+    assert list(unsure) == []
+    chat = scene.chat(MASK, options=choosing)
+    assert chat.ask(COLOUR).text == "pink"
+    assert isinstance(chat.ask("And once more, what colour is <Prompt0>?"), Choice)
 
 
 def test_a_choice_may_name_the_regions_that_are_asked_about(scene: Scene) -> None:
