@@ -43,11 +43,11 @@ class Detection2DArray(Message):
 
 
 class Request(Message):
-    fields = ("question", "ids")
+    fields = ("question", "ids", "choices", "abstain_below")
 
 
 class Response(Message):
-    fields = ("success", "text")
+    fields = ("success", "text", "confidence", "probabilities")
 
 
 class Publisher:

@@ -6,7 +6,7 @@ import json
 import sys
 import threading
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -301,8 +301,11 @@ def test_detections_without_an_image_are_counted_in_the_log(node: Any) -> None:
 
 
 def test_the_service_answers_or_says_why_not(node: Any) -> None:
-    def ask(question: str, *ids: str) -> Any:
-        return node.services["ask"](rclpy_stand_in.Request(question=question, ids=list(ids)), rclpy_stand_in.Response())
+    def ask(question: str, *ids: str, choices: Sequence[str] = (), abstain_below: float = 0.0) -> Any:
+        request = rclpy_stand_in.Request(
+            question=question, ids=list(ids), choices=list(choices), abstain_below=abstain_below
+        )
+        return node.services["ask"](request, rclpy_stand_in.Response())
 
     assert not ask("What colour is <Prompt0>?", "a").success
     node.heard["image"](image_message())
@@ -310,6 +313,17 @@ def test_the_service_answers_or_says_why_not(node: Any) -> None:
     answer = ask("What colour is <Prompt0>?", "a")
     assert answer.success
     assert answer.text
+    assert 0 < answer.confidence <= 1
+    chosen = ask("What colour is <Prompt0>?", "a", choices=["red", "pink", "green"])
+    assert chosen.success
+    assert chosen.text == ["red", "pink", "green"][int(np.argmax(chosen.probabilities))]
+    assert chosen.confidence == max(chosen.probabilities)
+    assert sum(chosen.probabilities) == pytest.approx(1)
+    unsure = ask("What colour is <Prompt0>?", "a", choices=["red", "pink", "green"], abstain_below=1.0)
+    assert not unsure.success
+    assert unsure.text.startswith("none is likely enough; the likeliest is ")
+    assert unsure.probabilities == chosen.probabilities
+    assert "two choices" in ask("What colour is <Prompt0>?", "a", choices=["red"]).text
     refused = ask("What colour is <Prompt1>?", "a")
     assert not refused.success
     assert "<Prompt1>" in refused.text
@@ -326,4 +340,7 @@ def test_the_packages_name_what_they_use() -> None:
     assert declared == {"rclpy", "sensor_msgs", "std_msgs", "vision_msgs", "gar_edge_interfaces"}
     service = (PACKAGES / "gar_edge_interfaces/srv/Ask.srv").read_text(encoding="utf-8")
     fields = [line.split("#")[0].split() for line in service.splitlines() if line.split("#")[0].strip()]
-    assert fields == [["string", "question"], ["string[]", "ids"], ["---"], ["bool", "success"], ["string", "text"]]
+    assert fields == [
+        ["string", "question"], ["string[]", "ids"], ["string[]", "choices"], ["float32", "abstain_below"], ["---"],
+        ["bool", "success"], ["string", "text"], ["float32", "confidence"], ["float32[]", "probabilities"],
+    ]  # fmt: skip

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gar_edge.runtime import Answer, Gar, GarError, GarImageError, GarMaskError, GarPromptError, Options
+from gar_edge.runtime import Answer, Choosing, Gar, GarError, GarImageError, GarMaskError, GarPromptError, Options
 
 # Channels of the encodings that cameras send, and where red, green and blue are among them.
 ENCODINGS: Mapping[str, tuple[int, tuple[int, int, int]]] = {
@@ -116,8 +116,11 @@ class Describer:
             self._view, self._fresh = view, True
             self._changed.notify()
 
-    def ask(self, question: str, ids: Sequence[str]) -> Answer:
-        """Answer about detections of the newest view; `GarError` says what is wrong."""
+    def ask(self, question: str, ids: Sequence[str], choices: Sequence[str] = (), abstain_below: float = 0.0) -> Answer:
+        """Answer about detections of the newest view, by one of the choices if there are any.
+
+        `GarError` says what is wrong.
+        """
         with self._changed:
             view = self._view
         if view is None:
@@ -132,8 +135,10 @@ class Describer:
             raise GarPromptError(f"{names.count(twice[0])} detections of the newest picture have the id {twice[0]}")
         height, width = view.picture.shape[:2]
         masks = {number: found[one].mask(height, width) for number, one in enumerate(ids)}
+        choosing = Choosing(choices, abstain_below=abstain_below) if choices else None
+        options = replace(self._options, choosing=choosing, logprobs=0)
         with self._engine:
-            return self._gar.open(view.picture).ask(question, masks, options=self._options)
+            return self._gar.open(view.picture).ask(question, masks, options=options)
 
     def close(self) -> None:
         """End the thread after the view in work."""

@@ -15,7 +15,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import String
 from vision_msgs.msg import Detection2DArray
 
-from gar_edge.runtime import Gar, GarError, Options
+from gar_edge.runtime import Answer, Choice, Gar, GarError, Options
 from gar_edge_ros.core import Describer, Detection, View, to_rgb, with_ids
 from gar_edge_ros.pairing import Pairing
 
@@ -70,14 +70,29 @@ class DescribeNode(Node):
 
     def _on_ask(self, request: Ask.Request, response: Ask.Response) -> Ask.Response:
         try:
-            response.text = self._describer.ask(request.question, list(request.ids)).text
-            response.success = True
+            answer = self._describer.ask(
+                request.question, list(request.ids), list(request.choices), request.abstain_below
+            )
+            _fill(response, answer)
         except GarError as error:
             response.success, response.text = False, str(error)
         return response
 
     def _publish(self, outcome: dict[str, Any]) -> None:
         self._answers.publish(String(data=json.dumps(outcome, ensure_ascii=False)))
+
+
+def _fill(response: Ask.Response, answer: Answer) -> None:
+    response.success, response.text = True, answer.text
+    if not isinstance(answer, Choice):
+        response.confidence = answer.confidence.mean if answer.confidence else 0.0
+    elif answer.likeliest is not None:
+        likeliest = answer.likeliest
+        response.probabilities = [choice.probability for choice in answer.choices]
+        response.confidence = likeliest.probability
+        if answer.best is None:
+            response.success = False
+            response.text = f"none is likely enough; the likeliest is {likeliest.text} ({likeliest.probability:.1%})"
 
 
 def _stamp(message: Any) -> int:
