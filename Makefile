@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PACKAGES := calibration export models runtime
 
-.PHONY: demo test schedules lint docs nano-bundle clean
+.PHONY: demo test schedules schemas lint docs nano-bundle clean
 
 demo: $(STAMP)
 	$(BIN)/gar-export --size nano --force -o build/demo
@@ -22,6 +22,10 @@ test: lint
 schedules: $(STAMP)  # thousands of requests in random schedules, each answer compared with the one it gets alone
 	$(BIN)/gar-export --size nano --force -o build/demo
 	$(BIN)/python tests/benchmarks/schedules.py -m build/demo --requests 2000
+
+schemas: $(STAMP)  # a thousand random JSON Schemas: every answer that is finished is valid
+	$(BIN)/gar-export --size nano --force -o build/demo
+	$(BIN)/python tests/benchmarks/random_schemas.py -m build/demo --count 1000
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

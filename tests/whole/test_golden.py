@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 from gar_edge.runtime.gar import Gar
+from gar_edge.runtime.generate.options import Options
 from gar_edge.runtime.images.loading import load_image
 from gar_edge.runtime.images.mask_images import load_mask
 from gar_edge.runtime.images.preprocess import cut_mask, cut_tiles
@@ -139,6 +141,23 @@ def test_features_replay_and_logits(gar: Gar, golden_bundle: tuple[str, Path], n
         sequence.prefill(buffer.rows(begin, min(begin + 1000, len(ids)))).logits() for begin in range(0, len(ids), 1000)
     ]
     assert relative(logits[-1][0], expected["logits"][0]) < 1e-3
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_logprobs_are_the_released_logits_softmax(gar: Gar, golden_bundle: tuple[str, Path], name: str) -> None:
+    """Of the first token, by `Options.logprobs`; the released code stored the logits before it."""
+    folder, case, expected = read_case(golden_bundle[0], name)
+    masks = {number: folder / f"mask_{number}.png" for number in case["prompts"]}
+    scene = gar.open(GOLDEN / "images" / case["image"], max_tiles=case["max_num_tiles"])
+    truth = torch.from_numpy(expected["logits"][0]).double().log_softmax(-1).numpy()
+    options = Options(max_new_tokens=1, logprobs=5)
+    answer = scene.stream(case["question"], masks, options=options).finish()
+    assert answer.logprobs is not None
+    (first,) = answer.logprobs
+    assert first.logprob == pytest.approx(truth[first.token], abs=1e-3)
+    found = [one.logprob for one in first.likeliest]
+    np.testing.assert_allclose(found, np.sort(truth)[::-1][:5], atol=1e-3)
+    np.testing.assert_allclose([truth[one.token] for one in first.likeliest], found, atol=1e-3)
 
 
 @pytest.mark.skipif(not (GOLDEN.parent / "calib").is_dir(), reason="the calibration pictures are not here")

@@ -14,6 +14,7 @@ import pydantic
 import pytest
 import regex
 import torch
+from helpers.random_schemas import answer_random_schemas
 from helpers.reference_gar import Reference
 from helpers.slowed import slow
 
@@ -310,6 +311,11 @@ def test_schemas_that_cannot_be_held_to_are_refused_by_name(scene: Scene, schema
 def test_contradictions_are_refused(scene: Scene, options: dict[str, Any], message: str) -> None:
     with pytest.raises(GarPromptError, match=message):
         scene.ask(COLOUR, MASK, options=Options(**options))
+
+
+def test_finished_answers_to_random_schemas_are_valid(scene: Scene) -> None:
+    seen = answer_random_schemas(scene, MASK[0], count=150, tokens=100)
+    assert seen["valid"] > 50
 
 
 def test_recursion_is_held_to(scene: Scene) -> None:
