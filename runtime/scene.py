@@ -39,7 +39,7 @@ class Scene:
         self.tiles = opened.tiles
         self.grid = opened.tiles.grid
         self._scheduler = scheduler
-        self._picture = opened
+        self.opened = opened
         self._opening_ms = opening_ms
 
     def describe(self, region: RegionLike, *, number: int | None = None, options: Options = DEFAULT) -> Answer:
@@ -105,7 +105,7 @@ class Scene:
         wanted = Wanted.of(self._scheduler.pipeline, options, _numbers(regions))
         found = self._found(regions, watch)
         opening_ms = self._take_opening() + watch["preprocess"]
-        return Chat(self._scheduler, self._picture, found, wanted=wanted, opening_ms=opening_ms)
+        return Chat(self._scheduler, self.opened, found, wanted=wanted, opening_ms=opening_ms)
 
     def prepare(self, question: str | None, regions: Mapping[int, RegionLike], *, options: Options = DEFAULT) -> Asked:
         """A request, checked and ready for `answer_side_by_side`, so that questions about many pictures share a run."""
@@ -115,7 +115,7 @@ class Scene:
         wanted = Wanted.of(pipeline, options, numbers)
         found = self._found(regions, watch)
         ids = pipeline.prompts.build(question, found.numbers, len(self.tiles.pixels))
-        request = Request.of(pipeline, self._picture, found, ids, wanted)
+        request = Request.of(pipeline, self.opened, found, ids, wanted)
         return Asked(request, watch, self._take_opening())
 
     def _submitted(self, asked: Asked, *, streamed: bool = False) -> AnswerStream:
@@ -135,7 +135,7 @@ class Scene:
                 number: find_mask(regions[number], self.image, name=f"region {number}", turn=self.turn)
                 for number in _numbers(regions)
             }
-            return Regions.of(self._scheduler.pipeline, self._picture, masks)
+            return Regions.of(self._scheduler.pipeline, self.opened, masks)
 
     def _numbered(self, region: RegionLike, number: int | None = None) -> dict[int, RegionLike]:
         return {self._scheduler.pipeline.manifest.prompt.default_region if number is None else number: region}

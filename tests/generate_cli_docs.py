@@ -17,6 +17,7 @@ COMMANDS = {  # as typed -> module with the Typer app
     "gar-export": "gar_edge.export.cli",
     "gar-engine": "gar_edge.runtime.cli.engine",
     "gar-bench": "gar_edge.runtime.cli.bench",
+    "gar-eval": "gar_edge.runtime.cli.evaluate",
     "python -m gar_edge.models.nano": "gar_edge.models.nano.__main__",
 }
 INTRODUCTION = """\

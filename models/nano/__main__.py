@@ -1,4 +1,4 @@
-"""Command line of gar-nano: `python -m gar_edge.models.nano train | ship | evaluate | sample | curves`."""
+"""Command line of gar-nano: `python -m gar_edge.models.nano train | ship | evaluate | questions | sample | curves`."""
 
 from __future__ import annotations
 
@@ -108,6 +108,22 @@ def evaluate(
         typer.echo(json.dumps(report))
         return
     console.print(evaluation.table(report))
+
+
+@app.command()
+def questions(
+    out: Annotated[Path, typer.Option(help="Folder to write: pictures and questions.jsonl.")],
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the scenes.")] = 1,
+    count: Annotated[int, typer.Option(min=1, help="Number of scenes.")] = 200,
+) -> None:
+    """Write the exam's questions for `gar-eval run regions`, with their answers."""
+    from rich.console import Console
+    from rich.progress import track
+
+    from gar_edge.models.nano.questions import write_questions
+
+    written = write_questions(out, seed, track(range(count), "scenes", console=Console(stderr=True), transient=True))
+    typer.echo(f"wrote {written} questions about {count} scenes: {out}")
 
 
 @app.command()

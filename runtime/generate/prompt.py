@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 from gar_edge.runtime.bundle.manifest import Prompt
 from gar_edge.runtime.errors import GarPromptError
 
+_NUMBER = re.compile(r"\d+")
 _REGION = re.compile(r"<Prompt\d+>")
 
 
@@ -96,6 +97,16 @@ class PromptBuilder:
             if reserved in text:
                 raise GarPromptError(f"{what} contains {reserved}, which the model reserves; remove it")
 
+    def _next(self, places: int) -> NamedRegion:
+        """So many regions behind the last that the model knows; `GarPromptError` where it has no token for it."""
+        name, replay = (
+            _NUMBER.sub(lambda found: str(int(found[0]) + places), texts[-1])
+            for texts in (self._spec.regions, self._spec.replay_texts)
+        )
+        if self._tokenizer.token_to_id(replay) is None:
+            raise GarPromptError(f"the model has no token {replay}, by which {name} would be listed")
+        return NamedRegion(name, replay)
+
     def check_said(self, answer: str) -> None:
         """Raise `GarPromptError` where an answer spells what is reserved: the next prompt would take it at its word."""
         for reserved in sorted(self._special - set(self._spec.regions)):
@@ -113,14 +124,23 @@ class PromptBuilder:
         return tuple(ids)
 
     def build(
-        self, question: str | None, numbers: Sequence[int], tiles: int, turns: Sequence[Turn] = ()
+        self,
+        question: str | None,
+        numbers: Sequence[int],
+        tiles: int,
+        turns: Sequence[Turn] = (),
+        *,
+        beyond: int = 0,
     ) -> NDArray[np.int64]:
         """Token ids [S] for `tiles` tiles (the thumbnail counted), image and replay tokens repeated per feature.
 
         Regions are listed in the order of `numbers`. turns: what followed the first question, which alone introduces
-        picture and regions. Questions are such as `check` and `check_words` let through.
+        picture and regions. Questions are such as `check` and `check_words` let through. beyond: how many regions are
+        listed behind those that the model knows, by the next names and reserved tokens, which nothing stands for.
         """
         regions = [NamedRegion(self._spec.regions[k], self._spec.replay_texts[k]) for k in numbers]
+        unseen = [self._next(place + 1) for place in range(beyond)]
+        regions += unseen
         if question is None:
             text = self._describe.render(region=regions[0])
         else:
@@ -137,7 +157,8 @@ class PromptBuilder:
         ids = np.asarray(self._tokenizer.encode(chat, add_special_tokens=False).ids, np.int64)
         repeats = np.ones_like(ids)
         repeats[ids == self._spec.image_token] = tiles * self._tile_tokens
-        repeats[np.isin(ids, self._spec.replay_tokens)] = self._tile_tokens
+        listed = [self._tokenizer.token_to_id(region.replay) for region in unseen]
+        repeats[np.isin(ids, [*self._spec.replay_tokens, *filter(None, listed)])] = self._tile_tokens
         return np.repeat(ids, repeats)
 
 

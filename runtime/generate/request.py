@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -54,6 +54,11 @@ class Regions:
             tiles=tuple((picture.key, tile, _digest(mask)) for tile, mask in enumerate(union)),
             digest=b"".join(bytes([number]) + _digest(mask) for number, mask in masks.items()),
         )
+
+    def all_at(self, box: Extent) -> Regions:
+        """The same with one box for all of them."""
+        digest = self.digest + repr(box).encode()  # another prompt's cache must not be taken for this one's
+        return replace(self, boxes=(box,) * len(self.boxes), digest=digest)
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ def read_jobs(path: Path) -> list[Job]:
 def _jobs(path: Path) -> Iterator[Job]:
     if path.suffix.lower() != ".jsonl":
         fields = read_json(path, GarPromptError).items()
-        yield from (_job(place, field) for place, field in enumerate(fields))
+        yield from (make_job(place, field) for place, field in enumerate(fields))
         return
     try:
         lines = [line for line in path.read_text("utf-8-sig").split("\n") if line.strip()]
@@ -71,13 +71,14 @@ def _jobs(path: Path) -> Iterator[Job]:
     for place, line in enumerate(lines):
         where = f"[{place}]"
         try:
-            yield _job(place, Field(str(path), json.loads(line), where, GarPromptError))
+            yield make_job(place, Field(str(path), json.loads(line), where, GarPromptError))
         except (ValueError, RecursionError) as error:
             reason = GarPromptError(f"{path}: {where} is not JSON ({' '.join(str(error).split())})")
             yield Job(_key(place, line), {"index": place}, reason)
 
 
-def _job(place: int, field: Field) -> Job:
+def make_job(place: int, field: Field) -> Job:
+    """A job of the entry at this place of a list."""
     what: dict[str, Any] = {"index": place}
     if isinstance(field.value, dict):
         what |= {name: field.value[name] for name in ("id", "image", "question") if field.value.get(name) is not None}

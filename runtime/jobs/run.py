@@ -35,11 +35,14 @@ def run_jobs(
     gar: Gar,
     settings: JobSettings,
     report: Callable[[Tally], None] = lambda tally: None,
+    *,
+    prepare: Callable[[Job], Asked] | None = None,
 ) -> Tally:
     """Answer the jobs that `log` lacks, many side by side, each with one line as its answer ends.
 
     Pictures are read and cut ahead, in threads of their own. A job that fails by its own fault gets its error as its
-    line. `report` hears how far it is, first and after each job. `GarPromptError` where another model answered before;
+    line. `report` hears how far it is, first and after each job. `prepare` makes requests otherwise than jobs say.
+    `GarPromptError` where another model answered before;
     errors of bundle and back end end the run.
     """
     if log.model is not None and log.model != gar.manifest.name:
@@ -68,7 +71,7 @@ def run_jobs(
 
     pool = ThreadPoolExecutor(READERS, "gar-read")
     try:
-        reading = _ahead(pool, left, Preparation(gar, settings), 2 * gar.scheduler.places)
+        reading = _ahead(pool, left, prepare or Preparation(gar, settings), 2 * gar.scheduler.places)
         for number, answer in answer_side_by_side(gar.scheduler, requests(reading)):
             finish(asked[number], answer.to_json())
     finally:

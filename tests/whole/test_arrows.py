@@ -25,7 +25,7 @@ ROOMS = (
     {"scene"},
     {"gar"},
     {"live", "video", "jobs"},
-    {"bench"},
+    {"bench", "evaluate"},
     {"cli"},
 )
 BACK_ENDS = ("onnxruntime", "cuda", "tensorrt", "roi_replay_plugin")

@@ -1,0 +1,109 @@
+"""Asks a task's questions of a bundle, each exactly once, whatever moment a run is killed at."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from gar_edge.runtime.errors import GarPromptError
+from gar_edge.runtime.evaluate.as_released import prepare_as_released
+from gar_edge.runtime.evaluate.task import Item, Task
+from gar_edge.runtime.files.atomic import write_whole
+from gar_edge.runtime.gar import Gar
+from gar_edge.runtime.generate.options import Options
+from gar_edge.runtime.jobs.job import JobSettings
+from gar_edge.runtime.jobs.log import KEY, JobLog
+from gar_edge.runtime.jobs.run import Tally, run_jobs
+from gar_edge.runtime.regions import box_mask
+
+MOST_TOKENS = 1024  # of the released evaluation, which is greedy
+AS_RELEASED = "-as-released"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What became of a task's questions. answers: where they are; missing: pictures that the data lack; failed: why,
+    by question; too_many: questions about more regions than a prompt takes, which are not asked.
+    """
+
+    task: str
+    questions: int
+    answered: int
+    answers: Path
+    missing: tuple[str, ...]
+    failed: dict[str, str]
+    too_many: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields."""
+        return {**vars(self), "answers": str(self.answers), "missing": list(self.missing)}
+
+
+def run_task(
+    task: Task,
+    gar: Gar,
+    data: Path,
+    out: Path,
+    *,
+    as_released: bool = False,
+    max_new_tokens: int = MOST_TOKENS,
+    report: Callable[[Tally], None] = lambda tally: None,
+) -> Run:
+    """Ask what `out` lacks, and write the answers in the released form there.
+
+    as_released: as the released evaluation asks, into files of their own. A question whose picture is missing, or which
+    cannot be asked, is counted and left out; the rest goes on. `GarPromptError` for data that are not the task's, and
+    where another model's answers are there.
+    """
+    name = task.name + (AS_RELEASED if as_released else "")
+    items = task.read(data)
+    here = [item for item in items if (data / item.image).is_file()]
+    limit = len(gar.manifest.prompt.regions)
+    fitting = here if as_released else [item for item in here if item.regions <= limit]
+    options = Options(max_new_tokens=max_new_tokens)
+    settings = JobSettings(folder=data, options=options, segment=box_mask, max_tiles=None)
+    prepare = partial(prepare_as_released, gar, data, options) if as_released else None
+    out.mkdir(parents=True, exist_ok=True)
+    lines = out / f"{name}.jsonl"
+    with JobLog(lines) as log:
+        run_jobs([item.job for item in fitting], log, gar, settings, report, prepare=prepare)
+    said = read_lines(lines)
+    answers = [said.get(item.job.key, {}).get("text") for item in items]
+    packed = out / f"{name}.json"
+    write_whole(packed, json.dumps(task.pack(items, answers), ensure_ascii=False, indent=1).encode())
+    return Run(
+        task=name,
+        questions=len(items),
+        answered=sum(answer is not None for answer in answers),
+        answers=packed,
+        missing=tuple(dict.fromkeys(item.image for item in items if not (data / item.image).is_file())),
+        failed={key: line["error"] for item in items if "error" in (line := said.get(key := item.job.key, {}))},
+        too_many=len(here) - len(fitting),
+    )
+
+
+def read_lines(path: Path) -> dict[str, dict[str, Any]]:
+    """The lines of a run, by their jobs' keys."""
+    lines = (json.loads(line) for line in path.read_text("utf-8").splitlines())
+    return {line[KEY]: line for line in lines}
+
+
+def read_answers(task: Task, items: Sequence[Item], path: Path) -> list[str | None]:
+    """Answers of a file in the released form, by item; `GarPromptError` for one of another task or model's data."""
+    try:
+        packed = json.loads(path.read_text("utf-8-sig"))
+    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise GarPromptError(f"{path}: cannot be read ({' '.join(str(error).split())})") from None
+    try:
+        return task.unpack(items, packed)
+    except GarPromptError as error:
+        raise GarPromptError(f"{path}: {error}") from None
+
+
+def trimmed(text: str) -> str:
+    """An answer as the released evaluation compares it: without the end token, without case."""
+    return text.removesuffix("<|eot_id|>").strip().casefold()
