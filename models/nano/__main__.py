@@ -115,6 +115,9 @@ def questions(
     out: Annotated[Path, typer.Option(help="Folder to write: pictures and questions.jsonl.")],
     seed: Annotated[int, typer.Option(min=0, help="Seed of the scenes.")] = 1,
     count: Annotated[int, typer.Option(min=1, help="Number of scenes.")] = 200,
+    each: Annotated[
+        int | None, typer.Option(min=1, help="Questions of a scene at most, drawn. Default: all.", show_default=False)
+    ] = None,
 ) -> None:
     """Write the exam's questions for `gar-eval run regions`, with their answers."""
     from rich.console import Console
@@ -122,7 +125,8 @@ def questions(
 
     from gar_edge.models.nano.questions import write_questions
 
-    written = write_questions(out, seed, track(range(count), "scenes", console=Console(stderr=True), transient=True))
+    scenes = track(range(count), "scenes", console=Console(stderr=True), transient=True)
+    written = write_questions(out, seed, scenes, each=each)
     typer.echo(f"wrote {written} questions about {count} scenes: {out}")
 
 

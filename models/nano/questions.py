@@ -15,8 +15,11 @@ from gar_edge.models.nano import exam
 from gar_edge.models.nano.exam import Question
 
 
-def write_questions(out: Path, seed: int, scenes: Iterable[int]) -> int:
-    """Write the questions about the scenes of these numbers, and say how many there are."""
+def write_questions(out: Path, seed: int, scenes: Iterable[int], *, each: int | None = None) -> int:
+    """Write the questions about the scenes of these numbers, and say how many there are.
+
+    each: at most so many of a scene's, drawn; None: all.
+    """
     (out / "images").mkdir(parents=True, exist_ok=True)
     count = 0
     with (out / "questions.jsonl").open("w", encoding="utf-8") as file:
@@ -24,8 +27,9 @@ def write_questions(out: Path, seed: int, scenes: Iterable[int]) -> int:
             questions = exam.scene(seed, index)
             name = f"images/scene_{index}.png"
             Image.fromarray(questions[0].scene.image).save(out / name)
-            for place, question in enumerate(questions):
-                file.write(json.dumps(_job(question, name, f"{index}-{place}")) + "\n")
+            drawn = np.random.default_rng((seed, index)).permutation(len(questions))[:each]
+            for place in sorted(drawn.tolist()):
+                file.write(json.dumps(_job(questions[place], name, f"{index}-{place}")) + "\n")
                 count += 1
     return count
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, ParamSpec, TypeAlias
 
 import typer
 
@@ -16,7 +17,9 @@ from gar_edge.runtime.engines.names import BackendName
 if TYPE_CHECKING:
     from gar_edge.runtime.evaluate.compare import Comparison
     from gar_edge.runtime.evaluate.score import Score
-    from gar_edge.runtime.evaluate.task import Item
+    from gar_edge.runtime.evaluate.task import Item, Task
+
+P = ParamSpec("P")
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False
@@ -40,12 +43,28 @@ Page: TypeAlias = Annotated[
 ]
 
 
+def refused(function: Callable[P, None]) -> Callable[P, None]:
+    """A command whose data and answers count as arguments: what is wrong with them is no failure, but exit code 2."""
+
+    @functools.wraps(function)
+    def called(*arguments: P.args, **options: P.kwargs) -> None:
+        from gar_edge.runtime.errors import GarPromptError
+
+        try:
+            function(*arguments, **options)
+        except GarPromptError as error:
+            raise typer.BadParameter(str(error)) from None
+
+    return called
+
+
 @app.callback(context_settings={"help_option_names": ["-h", "--help"]})
 def evaluate() -> None:
     """How well a bundle answers, and whether another answers as well."""
 
 
 @app.command()
+@refused
 def run(
     task: TaskName,
     data: Data,
@@ -113,6 +132,7 @@ def run(
 
 
 @app.command()
+@refused
 def score(
     task: TaskName,
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Answers, or a judge's marks of them.")],
@@ -143,11 +163,16 @@ def score(
 
 
 @app.command()
+@refused
 def compare(
     task: TaskName,
-    a: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Answers, or a judge's marks of them.")],
-    b: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="The same of another bundle.")],
+    a: Annotated[Path, typer.Argument(exists=True, help="Answers, a judge's marks of them, or a bundle to ask.")],
+    b: Annotated[Path, typer.Argument(exists=True, help="The same of another bundle.")],
     data: Data,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Where answers of bundles go, each in a folder by its name.", show_default=False),
+    ] = None,
     margin: Annotated[
         float | None,
         typer.Option(
@@ -162,6 +187,8 @@ def compare(
     """Say how far two bundles agree, and whether B is worse, with the uncertainty of that.
 
     `gar-eval compare gar-bench-vqa fp32/gar-bench-vqa.json int8/gar-bench-vqa.json --data GAR-Bench --margin 0.01`
+
+    `gar-eval compare regions bundle-fp32 bundle-int8 --data my-questions --out answers --margin 0.01`
     """
     from gar_edge.runtime.errors import GarError, GarPromptError
     from gar_edge.runtime.evaluate.compare import compare as against
@@ -171,6 +198,7 @@ def compare(
 
     chosen = task_of(task)
     items = chosen.read(data)
+    a, b = (_answers_of(chosen, path, data, out) for path in (a, b))
     try:
         one, other = mark(chosen, data, a), mark(chosen, data, b)
         answers, found = (
@@ -190,6 +218,21 @@ def compare(
         _print_comparison(found)
     if margin is not None and found.worse(margin):
         raise GarError(f"{b} is worse than {a} by {-(found.whole.difference or 0):.1%}, more than {margin:.1%}")
+
+
+def _answers_of(task: Task, path: Path, data: Path, out: Path | None) -> Path:
+    """A file of answers as it is; a bundle's are asked for."""
+    from gar_edge.runtime.cli.job_bar import JobBar
+    from gar_edge.runtime.cli.loading import EngineSettings
+    from gar_edge.runtime.evaluate.run import run_task
+
+    if not path.is_dir():
+        return path
+    if out is None:
+        raise typer.BadParameter(f"{path} is a bundle; --out says where its answers go")
+    engine = EngineSettings(model=path, backend=BackendName.AUTO.value, compat=False, threads=0)
+    with engine.load() as gar, JobBar(len(task.read(data)), sys.stderr) as bar:
+        return run_task(task, gar, data, out / gar.manifest.name, report=bar).answers
 
 
 def _few(names: tuple[str, ...]) -> str:
