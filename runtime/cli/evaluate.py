@@ -267,14 +267,15 @@ def _print_comparison(found: Comparison) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("", "questions", "agree", "A", "B", "B - A", "95 %", "p")
+    table = Table(title="of 100 questions; B - A with 95 % of where it lies")
+    for name in ("", "questions", "agree", "A", "B", "B - A", "p"):
+        table.add_column(name, no_wrap=True, justify="right" if name else "left")
     for name, one in {"all": found.whole, **(found.kinds if len(found.kinds) > 1 else {})}.items():
-        cells = [str(one.questions), f"{one.agreement:.2%}"]
-        if one.difference is None or one.a is None or one.b is None or one.interval is None:
-            cells += [""] * 5
-        else:
+        cells = [str(one.questions), f"{100 * one.agreement:.1f}"]
+        if one.difference is not None and one.a is not None and one.b is not None and one.interval is not None:
             low, high = one.interval
-            cells += [f"{one.a:.2%}", f"{one.b:.2%}", f"{one.difference:+.2%}", f"{low:+.2%} … {high:+.2%}"]
+            cells += [f"{100 * one.a:.1f}", f"{100 * one.b:.1f}"]
+            cells.append(f"{100 * one.difference:+.1f} ({100 * low:+.1f} … {100 * high:+.1f})")
             cells.append("" if one.p is None else f"{one.p:.3f}")
         table.add_row(name, *cells)
     Console().print(table)

@@ -5,36 +5,19 @@ from __future__ import annotations
 import json
 import math
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers.pictures import middle, noise
 from helpers.reference_gar import Reference
 from helpers.slowed import slow
 
-from gar_edge.models.checkpoint import Checkpoint
 from gar_edge.runtime import Choice, Choosing, Gar, GarPromptError, Options
-from gar_edge.runtime.bundle.shipped import SHIPPED
 from gar_edge.runtime.generate.side_by_side import answer_side_by_side
 from gar_edge.runtime.scene import Scene
 
 TEXTS = ("yes", "no", "a", "a cup", "a cup of tea", "red", "redder", "left", "left of it", "Ä", "😀", "7", "77", "x\\y")
-
-
-@pytest.fixture(scope="module")
-def by_the_book(checkpoint: Checkpoint) -> Reference:
-    return Reference(checkpoint)
-
-
-@pytest.fixture(scope="module")
-def gar(bundle: Path) -> Gar:
-    return Gar.load(bundle)
-
-
-@pytest.fixture(scope="module")
-def nano() -> Gar:
-    return Gar.load(SHIPPED)
 
 
 @pytest.fixture
@@ -44,16 +27,6 @@ def scene(nano: Gar) -> Scene:
 
 MASK = {0: "examples/scene_1_mask_0.png"}
 COLOUR = "What colour is <Prompt0>?"
-
-
-def noise(seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (90, 130, 3), np.uint8)
-
-
-def middle(image: np.ndarray) -> np.ndarray:
-    mask = np.zeros(image.shape[:2], np.bool_)
-    mask[20:60, 30:90] = True
-    return mask
 
 
 def brute_force(reference: Reference, embeds: torch.Tensor, choice: str) -> tuple[float, int]:

@@ -9,15 +9,9 @@ import pytest
 import torch
 
 from gar_edge.runtime import Confidence, Gar, Options, TokenLogprob
-from gar_edge.runtime.bundle.shipped import SHIPPED
 from gar_edge.runtime.generate.logprobs import LogprobRecord, log_softmax
 
 MASK = "examples/scene_1_mask_0.png"
-
-
-@pytest.fixture(scope="module")
-def nano() -> Gar:
-    return Gar.load(SHIPPED)
 
 
 def test_log_softmax_is_torchs() -> None:

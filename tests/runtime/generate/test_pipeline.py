@@ -11,20 +11,9 @@ import torch
 from helpers.reference_gar import Reference
 from helpers.slowed import slow
 
-from gar_edge.models.checkpoint import Checkpoint
 from gar_edge.runtime import Gar, GarBackendError, GarMaskError, GarPromptError, Options
 
 TIE = 1e-4  # closer calls of the reference's two best logits are nobody's to win
-
-
-@pytest.fixture(scope="module")
-def by_the_book(checkpoint: Checkpoint) -> Reference:
-    return Reference(checkpoint)
-
-
-@pytest.fixture(scope="module")
-def gar(bundle: Path) -> Gar:
-    return Gar.load(bundle)
 
 
 def noise(width: int, height: int) -> np.ndarray:

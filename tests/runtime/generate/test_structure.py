@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal
 
 import jsonschema
@@ -14,11 +13,11 @@ import pydantic
 import pytest
 import regex
 import torch
+from helpers.pictures import middle, noise
 from helpers.random_schemas import answer_random_schemas
 from helpers.reference_gar import Reference
 from helpers.slowed import slow
 
-from gar_edge.models.checkpoint import Checkpoint
 from gar_edge.runtime import AnswerStream, Gar, GarBackendError, GarPromptError, Options
 from gar_edge.runtime.bundle.shipped import SHIPPED
 from gar_edge.runtime.generate.closing import closed
@@ -30,34 +29,9 @@ MASK = {0: "examples/scene_1_mask_0.png"}
 COLOUR = "What colour is <Prompt0>?"
 
 
-@pytest.fixture(scope="module")
-def by_the_book(checkpoint: Checkpoint) -> Reference:
-    return Reference(checkpoint)
-
-
-@pytest.fixture(scope="module")
-def gar(bundle: Path) -> Gar:
-    return Gar.load(bundle)
-
-
-@pytest.fixture(scope="module")
-def nano() -> Gar:
-    return Gar.load(SHIPPED)
-
-
 @pytest.fixture
 def scene(nano: Gar) -> Scene:
     return nano.open("examples/scene_1.png")
-
-
-def noise(seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (90, 130, 3), np.uint8)
-
-
-def middle(image: np.ndarray) -> np.ndarray:
-    mask = np.zeros(image.shape[:2], np.bool_)
-    mask[20:60, 30:90] = True
-    return mask
 
 
 def object_of(**properties: Any) -> dict[str, Any]:
