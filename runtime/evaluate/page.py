@@ -18,7 +18,7 @@ from gar_edge.runtime.jobs.question import read_question
 from gar_edge.runtime.regions import box_mask
 from gar_edge.runtime.regions.files import entry_regions
 from gar_edge.runtime.regions.find import find_mask
-from gar_edge.runtime.regions.overlay import draw_overlay
+from gar_edge.runtime.regions.overlay import draw_regions
 
 MOST = 60  # pictures on a page; it stays a few megabytes
 WIDTH = 640
@@ -76,7 +76,7 @@ def _shown(case: Case, data: Path) -> dict[str, object]:
         }
     except GarError as error:
         return about | {"picture": None, "why": str(error)}
-    drawn = draw_overlay(picture.pixels, masks, None, "")
+    drawn = draw_regions(picture.pixels, masks)
     drawn.thumbnail((WIDTH, 4 * WIDTH))
     content = io.BytesIO()
     drawn.save(content, "JPEG", quality=80)

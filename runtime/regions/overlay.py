@@ -41,21 +41,30 @@ def draw_overlay(
     image: NDArray[np.uint8], regions: Mapping[int, Mask], question: str | None, answer: str
 ) -> Image.Image:
     """The RGB picture [H,W,3] with its regions, masks [H,W] by number, and question and answer as its caption."""
-    scale = max(1, -(-LEAST_WIDTH // image.shape[1]))
-    picture = Image.fromarray(image)
-    if scale > 1:
-        picture = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.BICUBIC)
-    size = max(16, round(0.026 * max(picture.size)))
-    masks = {number: fit_mask(mask, *picture.size) for number, mask in regions.items()}
-    marked = _outlined(np.array(picture), masks, max(1, size // 12))
-    drawn = Image.fromarray(marked)
-    for number, mask in masks.items():
-        _number(drawn, number, mask, size)
-    caption = _caption(drawn.width, size, question, answer)
+    drawn = draw_regions(image, regions)
+    caption = _caption(drawn.width, _text_size(drawn), question, answer)
     whole = Image.new("RGB", (drawn.width, drawn.height + caption.height), GROUND)
     whole.paste(drawn, (0, 0))
     whole.paste(caption, (0, drawn.height))
     return whole
+
+
+def draw_regions(image: NDArray[np.uint8], regions: Mapping[int, Mask]) -> Image.Image:
+    """The RGB picture [H,W,3], a small one enlarged, with its regions' outlines and numbers, masks [H,W] by number."""
+    scale = max(1, -(-LEAST_WIDTH // image.shape[1]))
+    picture = Image.fromarray(image)
+    if scale > 1:
+        picture = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.BICUBIC)
+    size = _text_size(picture)
+    masks = {number: fit_mask(mask, *picture.size) for number, mask in regions.items()}
+    drawn = Image.fromarray(_outlined(np.array(picture), masks, max(1, size // 12)))
+    for number, mask in masks.items():
+        _number(drawn, number, mask, size)
+    return drawn
+
+
+def _text_size(picture: Image.Image) -> int:
+    return max(16, round(0.026 * max(picture.size)))
 
 
 def check_writable(path: Path) -> None:
