@@ -60,9 +60,26 @@ def html_report(report: Mapping[str, Any]) -> str:
         _graph(name, [one for one in sites if one.graph == name], figures.get(name) or {})
         for name in dict.fromkeys([*figures, *(one.graph for one in sites)])
     ]
-    parts = [_cards(report), _budget(report), _kept_float(report), *graphs, _data(report), _all_sites(sites)]
+    parts = [
+        _cards(report),
+        _budget(report),
+        _kept_float(report),
+        *graphs,
+        _data(report),
+        _all_sites(sites),
+        _answers(),
+    ]
     page = node("html", {"lang": "en"}, head, node("body", {}, node("h1", {}, title), *parts))
     return f"<!DOCTYPE html>\n{page}\n"
+
+
+def _answers() -> Markup:
+    """Where to go on from here."""
+    return node(
+        "p", {"class": "soft"}, "Whether answers are as good as the float bundle's: ",
+        node("code", {}, "gar-eval compare TASK FLOAT INT8 --data FOLDER --out ANSWERS --margin 0.01"),
+        ", on the published benchmarks or on questions of your own (docs/evaluation.md).",
+    )  # fmt: skip
 
 
 def _sites(report: Mapping[str, Any]) -> list[Site]:
