@@ -66,3 +66,13 @@ def test_the_first_command_answers_by_the_bundle_in_the_package(clean_python: Pa
     command = [clean_python.parent / "gar-run", scene, "--mask", mask, "-q", "What colour is <Prompt0>?"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, "pink"), done.stderr
+
+    def with_options(*options: str) -> subprocess.CompletedProcess[str]:
+        line = [*command, *options]
+        return subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+
+    assert with_options("--choices", "red,pink").stdout == "pink\n"
+    held = with_options("--regex", "[a-z]+")
+    assert (held.returncode, held.stdout) == (1, "")
+    assert "pip install 'gar-edge[structured]'" in held.stderr
+    assert "Traceback" not in held.stderr
