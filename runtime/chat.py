@@ -45,7 +45,7 @@ class Chat:
             pipeline.prompts.check(question, numbers)
         else:
             pipeline.prompts.check_words(question, numbers)
-            pipeline.prompts.check_said(said)
+            pipeline.prompts.check_said(said, numbers)
             turns = [*turns, Turn(said, question)]
         first = question if self._first is None else self._first
         ids = pipeline.prompts.build(first, numbers, len(self._picture.tiles.pixels), turns)

@@ -61,7 +61,7 @@ class Output:
             why = self._why_cut_off(answer)
             if why is not None:
                 print(f"(cut off after {len(answer.tokens)} tokens; {why})", file=sys.stderr)
-            elif isinstance(answer, Choice):
+            elif isinstance(answer, Choice) and answer.choices:
                 print(_probabilities(answer), file=sys.stderr)
         if self.overlay is not None:
             draw_overlay(scene.image, masks, question, answer.text).save(self.overlay)

@@ -190,9 +190,10 @@ def compare(
 
     `gar-eval compare regions bundle-fp32 bundle-int8 --data my-questions --out answers --margin 0.01`
     """
-    from gar_edge.runtime.errors import GarError, GarPromptError
+    from gar_edge.runtime.errors import GarError
     from gar_edge.runtime.evaluate.compare import compare as against
     from gar_edge.runtime.evaluate.run import read_answers
+    from gar_edge.runtime.evaluate.score import NotMarkedError
     from gar_edge.runtime.evaluate.score import score as mark
     from gar_edge.runtime.evaluate.tasks import task_of
 
@@ -205,7 +206,7 @@ def compare(
             (one.answers, other.answers),
             against(items, one.answers, other.answers, one.marks, other.marks),
         )
-    except GarPromptError:
+    except NotMarkedError:
         if margin is not None:
             raise
         answers = tuple(read_answers(chosen, items, a)), tuple(read_answers(chosen, items, b))
@@ -216,6 +217,11 @@ def compare(
         print(json.dumps(found.to_json()))
     else:
         _print_comparison(found)
+    if margin is not None and (found.lacking or not found.whole.questions):
+        raise typer.BadParameter(
+            f"{b} lacks {found.lacking} of the {found.lacking + found.whole.questions} questions that {a} answers; "
+            "a gate needs them all"
+        )
     if margin is not None and found.worse(margin):
         raise GarError(f"{b} is worse than {a} by {-(found.whole.difference or 0):.1%}, more than {margin:.1%}")
 
@@ -224,7 +230,7 @@ def _answers_of(task: Task, path: Path, data: Path, out: Path | None) -> Path:
     """A file of answers as it is; a bundle's are asked for."""
     from gar_edge.runtime.cli.job_bar import JobBar
     from gar_edge.runtime.cli.loading import EngineSettings
-    from gar_edge.runtime.evaluate.run import run_task
+    from gar_edge.runtime.evaluate.run import identity, run_task
 
     if not path.is_dir():
         return path
@@ -232,15 +238,18 @@ def _answers_of(task: Task, path: Path, data: Path, out: Path | None) -> Path:
         raise typer.BadParameter(f"{path} is a bundle; --out says where its answers go")
     engine = EngineSettings(model=path, backend=BackendName.AUTO.value, compat=False, threads=0)
     with engine.load() as gar, JobBar(len(task.read(data)), sys.stderr) as bar:
-        return run_task(task, gar, data, out / gar.manifest.name, report=bar).answers
+        return run_task(task, gar, data, out / f"{gar.manifest.name}-{identity(gar)}", report=bar).answers
 
 
 def _few(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
+    from gar_edge.runtime.files.addresses import shown
+
+    return ", ".join(map(shown, names[:5])) + (" …" if len(names) > 5 else "")
 
 
 def _print_scores(scores: dict[str, Score]) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table("", *(name or "answers" for name in scores), "published", title=scores[""].task)
@@ -254,7 +263,7 @@ def _print_scores(scores: dict[str, Score]) -> None:
         for one in scores.values():
             mean, count = one.kinds.get(kind, (0.0, 0))
             cells.append(f"{mean:.3f} of {count}")
-        table.add_row(kind, *cells, "")
+        table.add_row(escape(kind), *cells, "")
     table.add_row("not marked", *(str(one.missing) for one in scores.values()), "")
     Console().print(table)
 
@@ -265,19 +274,20 @@ def _figure(value: float | None) -> str:
 
 def _print_comparison(found: Comparison) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title="of 100 questions; B - A with 95 % of where it lies")
     for name in ("", "questions", "agree", "A", "B", "B - A", "p"):
         table.add_column(name, no_wrap=True, justify="right" if name else "left")
-    for name, one in {"all": found.whole, **(found.kinds if len(found.kinds) > 1 else {})}.items():
-        cells = [str(one.questions), f"{100 * one.agreement:.1f}"]
+    for name, one in [("all", found.whole), *(found.kinds.items() if len(found.kinds) > 1 else ())]:
+        cells = [str(one.questions), "" if one.agreement is None else f"{100 * one.agreement:.1f}"]
         if one.difference is not None and one.a is not None and one.b is not None and one.interval is not None:
             low, high = one.interval
             cells += [f"{100 * one.a:.1f}", f"{100 * one.b:.1f}"]
             cells.append(f"{100 * one.difference:+.1f} ({100 * low:+.1f} … {100 * high:+.1f})")
             cells.append("" if one.p is None else f"{one.p:.3f}")
-        table.add_row(name, *cells)
+        table.add_row(escape(name), *cells)
     Console().print(table)
 
 

@@ -19,6 +19,7 @@ from gar_edge.runtime.generate.side_by_side import Asked
 from gar_edge.runtime.images.shape import mask_box
 from gar_edge.runtime.jobs.job import Job
 from gar_edge.runtime.jobs.question import read_question
+from gar_edge.runtime.regions import box_mask
 from gar_edge.runtime.regions.files import entry_regions
 from gar_edge.runtime.regions.find import find_mask
 
@@ -30,7 +31,7 @@ def prepare_as_released(gar: Gar, folder: Path, options: Options, job: Job) -> A
     pipeline = gar.pipeline
     scene = gar.open(beside(folder, job.field["image"].to(Text)))
     masks = {
-        number: find_mask(region, scene.image, name=f"region {number}", turn=scene.turn)
+        number: find_mask(region, scene.image, box_mask, f"region {number}", turn=scene.turn)
         for number, region in entry_regions(job.field, folder).items()
     }
     known = len(pipeline.manifest.prompt.regions)
@@ -38,6 +39,7 @@ def prepare_as_released(gar: Gar, folder: Path, options: Options, job: Job) -> A
     last = mask_box(masks[max(masks)])
     regions = Regions.of(pipeline, scene.opened, {number: masks[number] for number in numbers}).all_at(last)
     question, tiles = read_question(job.field), len(scene.tiles.pixels)
+    pipeline.prompts.check_said(question or "", numbers)
     ids = pipeline.prompts.build(question, numbers, tiles, beyond=len(masks) - len(numbers))
     wanted = Wanted.of(pipeline, options, numbers)
     return Asked(Request.of(pipeline, scene.opened, regions, ids, wanted))

@@ -26,10 +26,10 @@ def _placed(folder: Path, name: str) -> str:
 def _read_dlc(folder: Path) -> list[Item]:
     """`annotations.json`, COCO's form with run lengths, one region an annotation."""
     coco = read_json(folder / "annotations.json", GarPromptError)
-    pictures = {one["id"].value: one["file_name"].to(Text) for one in coco["images"].items()}
+    pictures = {one["id"].to(int): one["file_name"].to(Text) for one in coco["images"].items()}
     items = []
     for place, field in enumerate(coco["annotations"].items()):
-        image = pictures.get(field["image_id"].value)
+        image = pictures.get(field["image_id"].to(int))
         if image is None:
             raise field["image_id"].wrong("the id of one of its images")
         id = str(field["id"].to(int))
@@ -85,6 +85,8 @@ def _unpack_ferret(items: Sequence[Item], packed: Any) -> list[str | None]:
             raise GarPromptError(f"[{place}] is no region of this task ({entry.get('image_path')})")
         if not isinstance(entry.get("caption"), str):
             raise GarPromptError(f"[{place}] has no caption")
+        if answers[index] is not None:
+            raise GarPromptError(f"[{place}] answers a question twice ({entry.get('image_path')})")
         answers[index] = entry["caption"]
     return answers
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +24,7 @@ class Difference:
     """
 
     questions: int
-    agreement: float
+    agreement: float | None
     a: float | None = None
     b: float | None = None
     difference: float | None = None
@@ -42,11 +41,12 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Over all, by kind, and which items' answers changed."""
+    """Over all, by kind, which items' answers changed, and how many have an answer or mark of A and none of B."""
 
     whole: Difference
     kinds: dict[str, Difference]
     changed: tuple[int, ...]
+    lacking: int
 
     def worse(self, margin: float) -> bool:
         """Whether B's mean mark is lower than A's by more than `margin`."""
@@ -58,6 +58,7 @@ class Comparison:
             "all": self.whole.to_json(),
             "kinds": {kind: difference.to_json() for kind, difference in self.kinds.items()},
             "changed": len(self.changed),
+            "lacking": self.lacking,
         }
 
 
@@ -69,13 +70,14 @@ def compare(
     marks_b: Sequence[float | None] | None = None,
 ) -> Comparison:
     """Answers, and marks if there are any, by item; what one of both lacks is left out."""
-    both = [place for place in range(len(items)) if a[place] is not None and b[place] is not None]
-    if marks_a is not None and marks_b is not None:
-        both = [place for place in both if marks_a[place] is not None and marks_b[place] is not None]
+    here = [place for place in range(len(items)) if a[place] is not None]
+    if marks_a is not None:
+        here = [place for place in here if marks_a[place] is not None]
+    both = [place for place in here if b[place] is not None and (marks_b is None or marks_b[place] is not None)]
 
     def difference(places: Sequence[int]) -> Difference:
         equal = [trimmed(a[place] or "") == trimmed(b[place] or "") for place in places]
-        agreement = sum(equal) / len(equal) if equal else 1.0
+        agreement = sum(equal) / len(equal) if equal else None
         if marks_a is None or marks_b is None or not places:
             return Difference(len(places), agreement)
         pairs = np.array([(marks_a[place], marks_b[place]) for place in places], np.float64)
@@ -93,7 +95,8 @@ def compare(
     for place in both:
         kinds.setdefault(items[place].kind, []).append(place)
     changed = tuple(place for place in both if trimmed(a[place] or "") != trimmed(b[place] or ""))
-    return Comparison(difference(both), {kind: difference(some) for kind, some in sorted(kinds.items())}, changed)
+    by_kind = {kind: difference(some) for kind, some in sorted(kinds.items())}
+    return Comparison(difference(both), by_kind, changed, len(here) - len(both))
 
 
 def interval(differences: NDArray[np.float64]) -> tuple[float, float]:
@@ -103,8 +106,9 @@ def interval(differences: NDArray[np.float64]) -> tuple[float, float]:
     """
     values, counts = np.unique(differences, return_counts=True)
     total = int(counts.sum())
-    draws = np.random.default_rng(0).multinomial(total, counts / total, DRAWS)
-    low, high = np.quantile(draws @ values / total, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    rng = np.random.default_rng(0)
+    means = [rng.multinomial(total, counts / total, DRAWS // 10) @ values / total for _ in range(10)]
+    low, high = np.quantile(np.concatenate(means), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
 
@@ -113,5 +117,8 @@ def mcnemar(pairs: NDArray[np.float64]) -> float:
     better = int(((pairs[:, 0] == 0) & (pairs[:, 1] == 1)).sum())
     worse = int(((pairs[:, 0] == 1) & (pairs[:, 1] == 0)).sum())
     changes = better + worse
-    tail = sum(math.comb(changes, count) for count in range(min(better, worse) + 1))
+    tail = ways = 1  # to change none, then one, and so on, to the better
+    for count in range(min(better, worse)):
+        ways = ways * (changes - count) // (count + 1)
+        tail += ways
     return min(1.0, 2 * tail / 2**changes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ def _reader(file: str, *, question: str | None = None, kind: str | None = None) 
 def _item(place: int, field: Field, question: str | None, kind: str | None) -> Item:
     image = field["image"].to(Text)
     masks = list(field["mask_rles"].items())
+    if not masks:
+        raise field["mask_rles"].wrong("a list of one mask or more")
     asked = {"image": image, "question": question or field["question"].to(Text), "mask_rles": field["mask_rles"].value}
     if field["choices"].value is not None:
         asked["choices"] = field["choices"].value
@@ -66,7 +69,8 @@ def unpack(items: Sequence[Item], packed: Any) -> list[str | None]:
 
 def _name(entry: dict[str, Any]) -> str:
     """What tells entries apart: their id, if they have one, and else the picture, the question and the regions."""
-    return repr([entry.get(field) for field in ("id", "image", "question", "mask_rles", "regions")])
+    fields = ("id", "image", "question", "choices", "choose", "mask_rles", "regions")
+    return json.dumps([entry.get(field) for field in fields], sort_keys=True)
 
 
 VQA = Task(
@@ -76,6 +80,7 @@ VQA = Task(
     pack,
     unpack,
     {"1b": 203 / 424},
+    several=True,
 )
 SIMPLE = Task(
     "gar-bench-caption-simple",
@@ -84,6 +89,7 @@ SIMPLE = Task(
     pack,
     unpack,
     {"1b": 0.557},
+    several=True,
 )
 DETAILED_CAPTIONS = Task(
     "gar-bench-caption-detailed",
@@ -92,4 +98,5 @@ DETAILED_CAPTIONS = Task(
     pack,
     unpack,
     {"1b": 0.664},
+    several=True,
 )

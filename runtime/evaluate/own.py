@@ -23,8 +23,10 @@ def _read(folder: Path) -> list[Item]:
         if isinstance(job.field, GarPromptError):
             raise job.field
         field = job.field
-        truth, kind = field["answer"].to(Text), field["type"].to(Text | None) or "all"
-        items.append(Item(job, field["image"].to(Text), kind, truth, field.value))
+        truth, kind = field["answer"].to(Text), field["type"].to(Text | None) or "untyped"
+        marked = field["mask_rles"].value or field["regions"].value
+        count = len(marked) if isinstance(marked, list) else 1
+        items.append(Item(job, field["image"].to(Text), kind, truth, field.value, count))
     return items
 
 

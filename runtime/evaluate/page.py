@@ -12,6 +12,7 @@ from jinja2 import Environment
 
 from gar_edge.runtime.errors import GarError
 from gar_edge.runtime.evaluate.task import Item
+from gar_edge.runtime.files.addresses import beside
 from gar_edge.runtime.files.atomic import write_whole
 from gar_edge.runtime.images.loading import load_picture
 from gar_edge.runtime.jobs.question import read_question
@@ -59,7 +60,7 @@ def write_page(path: Path, title: str, summary: str, cases: Sequence[Case], data
     if len(cases) > MOST:
         summary += f" The first {MOST} of {len(cases)} are shown."
     template = Environment(autoescape=True).from_string(_TEMPLATE)
-    write_whole(path, template.render(title=title, summary=summary, cases=shown).encode())
+    write_whole(path, template.render(title=title, summary=summary, cases=shown).encode("utf-8", "backslashreplace"))
 
 
 def _shown(case: Case, data: Path) -> dict[str, object]:
@@ -69,7 +70,7 @@ def _shown(case: Case, data: Path) -> dict[str, object]:
         return about | {"question": "", "picture": None, "why": str(field)}
     about["question"] = read_question(field) or "Describe this masked region in detail."
     try:
-        picture = load_picture(data / item.image)
+        picture = load_picture(beside(data, item.image))
         regions = entry_regions(field, data).items()
         masks = {
             number: find_mask(region, picture.pixels, box_mask, f"region {number}", turn=picture.turn)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,9 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gar_edge.runtime.errors import GarPromptError
+from gar_edge.runtime.bundle.manifest import FILE as MANIFEST
+from gar_edge.runtime.errors import GarError, GarPromptError
 from gar_edge.runtime.evaluate.as_released import prepare_as_released
 from gar_edge.runtime.evaluate.task import Item, Task
+from gar_edge.runtime.files.addresses import beside
 from gar_edge.runtime.files.atomic import write_whole
 from gar_edge.runtime.gar import Gar
 from gar_edge.runtime.generate.options import Options
@@ -59,9 +62,11 @@ def run_task(
     cannot be asked, is counted and left out; the rest goes on. `GarPromptError` for data that are not the task's, and
     where another model's answers are there.
     """
+    if as_released and not task.several:
+        raise GarPromptError(f"{task.name} asks about one region at a time; as released is no other way to ask it")
     name = task.name + (AS_RELEASED if as_released else "")
     items = task.read(data)
-    here = [item for item in items if (data / item.image).is_file()]
+    here = [item for item in items if _there(data, item.image)]
     limit = len(gar.manifest.prompt.regions)
     fitting = here if as_released else [item for item in here if item.regions <= limit]
     options = Options(max_new_tokens=max_new_tokens)
@@ -70,17 +75,21 @@ def run_task(
     out.mkdir(parents=True, exist_ok=True)
     lines = out / f"{name}.jsonl"
     with JobLog(lines) as log:
+        _check_settings(out / f"{name}.settings.json", gar, max_new_tokens, begun=bool(log.done))
+        for key in [key for key, answered in log.done.items() if not answered]:
+            del log.done[key]  # what failed is asked again: the picture may be whole by now
         run_jobs([item.job for item in fitting], log, gar, settings, report, prepare=prepare)
-    said = read_lines(lines)
+        said = read_lines(lines)
     answers = [said.get(item.job.key, {}).get("text") for item in items]
     packed = out / f"{name}.json"
-    write_whole(packed, json.dumps(task.pack(items, answers), ensure_ascii=False, indent=1).encode())
+    text = json.dumps(task.pack(items, answers), ensure_ascii=False, indent=1)
+    write_whole(packed, text.encode("utf-8", "backslashreplace"))  # half a surrogate pair stays JSON's escape
     return Run(
         task=name,
         questions=len(items),
         answered=sum(answer is not None for answer in answers),
         answers=packed,
-        missing=tuple(dict.fromkeys(item.image for item in items if not (data / item.image).is_file())),
+        missing=tuple(dict.fromkeys(item.image for item in items if not _there(data, item.image))),
         failed={key: line["error"] for item in items if "error" in (line := said.get(key := item.job.key, {}))},
         too_many=len(here) - len(fitting),
     )
@@ -88,8 +97,35 @@ def run_task(
 
 def read_lines(path: Path) -> dict[str, dict[str, Any]]:
     """The lines of a run, by their jobs' keys."""
-    lines = (json.loads(line) for line in path.read_text("utf-8").splitlines())
+    lines = (json.loads(line) for line in path.read_text("utf-8").split("\n") if line)
     return {line[KEY]: line for line in lines}
+
+
+def identity(gar: Gar) -> str:
+    """A digest of the bundle's manifest, which has those of all its files: two exports of one name differ in it."""
+    return hashlib.sha256((gar.pipeline.bundle.folder / MANIFEST).read_bytes()).hexdigest()[:12]
+
+
+def _check_settings(path: Path, gar: Gar, max_new_tokens: int, *, begun: bool) -> None:
+    """`GarPromptError` where answers that are there were made by another bundle, or otherwise."""
+    settings = {"bundle": identity(gar), "model": gar.manifest.name, "max_new_tokens": max_new_tokens}
+    if begun and path.is_file():
+        before = json.loads(path.read_text("utf-8"))
+        for name, value in settings.items():
+            if before.get(name) != value:
+                raise GarPromptError(
+                    f"{path.parent}: its answers were made with {name} {before.get(name)}, not {value}; "
+                    "give another --out"
+                )
+    write_whole(path, json.dumps(settings).encode())
+
+
+def _there(data: Path, name: str) -> bool:
+    """Whether a picture's file is there; a name that no file can have is none."""
+    try:
+        return Path(beside(data, name)).is_file()
+    except (OSError, ValueError, GarError):
+        return False
 
 
 def read_answers(task: Task, items: Sequence[Item], path: Path) -> list[str | None]:
@@ -106,4 +142,4 @@ def read_answers(task: Task, items: Sequence[Item], path: Path) -> list[str | No
 
 def trimmed(text: str) -> str:
     """An answer as the released evaluation compares it: without the end token, without case."""
-    return text.removesuffix("<|eot_id|>").strip().casefold()
+    return text.strip().removesuffix("<|eot_id|>").strip().casefold()

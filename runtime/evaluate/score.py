@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,10 @@ from gar_edge.runtime.evaluate.run import read_answers, trimmed
 from gar_edge.runtime.evaluate.task import Item, Task
 
 MARK = "eval_result"  # of GAR-Bench's judge: "True" or "False"
+
+
+class NotMarkedError(GarPromptError):
+    """The answers are whole, and only a judge can mark them."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +67,17 @@ def score(task: Task, data: Path, file: Path) -> Score:
         return _dlc(task, items, content, answers)
     judged = isinstance(content, list) and any(MARK in entry for entry in content)
     if judged:
-        marks = _by_item(task, items, content)
+        try:
+            marks = _by_item(task, items, content)
+        except GarPromptError as error:
+            raise GarPromptError(f"{file}: {error}") from None
     elif all(item.truth is not None for item in items):
         marks = [
             None if answer is None else float(trimmed(answer) == trimmed(item.truth or ""))
             for item, answer in zip(items, answers, strict=True)
         ]
     else:
-        raise GarPromptError(
+        raise NotMarkedError(
             f"{file}: {task.name} has no answers that are right word for word; have them judged by the benchmark's own "
             "script, and score what it writes"
         )
@@ -107,7 +115,7 @@ def _number(entry: Any, name: str) -> float | None:
     value = entry.get(name) if isinstance(entry, dict) else None
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise GarPromptError(f"{name} must be a number, not {value!r}")
     return float(value)
 
@@ -115,7 +123,7 @@ def _number(entry: Any, name: str) -> float | None:
 def _ferret(task: Task, items: Sequence[Item], file: Path) -> Score:
     """Reviews: `tuple` has the judge's marks of the reference and of the model; the figure is their sums' ratio."""
     try:
-        reviews = [json.loads(line) for line in file.read_text("utf-8-sig").splitlines() if line.strip()]
+        reviews = [json.loads(line) for line in file.read_text("utf-8-sig").split("\n") if line.strip()]
     except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise GarPromptError(f"{file}: cannot be read ({' '.join(str(error).split())})") from None
     places = {item.entry["question_id"]: place for place, item in enumerate(items)}
@@ -123,19 +131,26 @@ def _ferret(task: Task, items: Sequence[Item], file: Path) -> Score:
     answers: list[str | None] = [None] * len(items)
     sums = [0.0, 0.0]
     for number, review in enumerate(reviews, 1):
-        place = places.get(review.get("question_id")) if isinstance(review, dict) else None
-        pair = review.get("tuple") if isinstance(review, dict) else None
+        id = review.get("question_id") if isinstance(review, dict) else None
+        place = places.get(id) if isinstance(id, int) else None
         if place is None:
             raise GarPromptError(f"{file}: line {number} reviews no question of this task")
-        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(mark, (int, float)) for mark in pair):
+        pair = review.get("tuple")
+        if not isinstance(pair, list) or len(pair) != 2 or not all(map(_is_mark, pair)):
             raise GarPromptError(f"{file}: line {number} has no tuple of two marks")
+        if ratios[place] is not None:
+            raise GarPromptError(f"{file}: line {number} reviews a question twice")
         if min(pair) < 0 or pair[0] <= 0:  # how the judge's script says that it found no marks
             continue
         sums = [sums[0] + pair[0], sums[1] + pair[1]]
-        ratios[place] = min(pair[1] / pair[0], 1.0)
-        answers[place] = review.get("answer2")
+        ratios[place] = pair[1] / pair[0]
+        answers[place] = str(review.get("answer2", ""))
     figures = {"ratio": 100 * sums[1] / sums[0] if sums[0] else 0.0}
     return _score(task, items, ratios, answers, figures, judged=True)
+
+
+def _is_mark(mark: object) -> bool:
+    return isinstance(mark, (int, float)) and not isinstance(mark, bool) and math.isfinite(mark)
 
 
 def _score(
@@ -147,6 +162,8 @@ def _score(
     *,
     judged: bool,
 ) -> Score:
+    if all(mark is None for mark in marks):
+        raise GarPromptError(f"there is nothing to mark for {task.name}: no question has an answer")
     kinds: dict[str, list[float]] = {}
     for item, mark in zip(items, marks, strict=True):
         if mark is not None:

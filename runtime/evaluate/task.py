@@ -33,7 +33,8 @@ class Task:
 
     read: its items from the data's folder. pack: items and their answers, None where there is none, to the object that
     the released evaluation writes. unpack: from that object to each item's answer, which must be of this task's items.
-    published: what the model's authors report, for comparison.
+    published: what the model's authors report, for comparison. several: whether
+    questions are about several regions, which the released evaluation asks in a way of its own.
     """
 
     name: str
@@ -42,3 +43,4 @@ class Task:
     pack: Callable[[Sequence[Item], Sequence[str | None]], Any]
     unpack: Callable[[Sequence[Item], Any], list[str | None]]
     published: Mapping[str, float] = field(default_factory=dict)
+    several: bool = False

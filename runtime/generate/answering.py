@@ -50,6 +50,7 @@ class Answering:
         self.answer: Answer | None = None
         self.failure: BaseException | None = None
         self.model = pipeline.manifest.name
+        self._read: Callable[[str], Any] | None = None  # what makes a value of a structured answer that is whole
         self._opening_ms = opening_ms
         self._when_ended = when_ended
         self._cancelled = False
@@ -100,9 +101,27 @@ class Answering:
         if reason is not None and (rest := self.transcript.end(reason)):
             self.pieces.put((rest, len(self.transcript.tokens)))
         self.answer = self._made()
+        structure = self.request.options.structure
+        if structure is not None and reason is None and self.sampler.complete and not self.transcript.cut:
+            self._read = structure.read
         if isinstance(self.answer, Choice) and self.answer.best is not None:
             self.pieces.put((self.answer.best, len(self.answer.tokens)))
         self._close()
+
+    def result(self) -> Answer:
+        """The answer, once `ended`; raises what it failed with.
+
+        For the caller's thread: a structure's value may be made by code of the caller's, such as a pydantic model's.
+        """
+        if self.failure is not None:
+            raise self.failure
+        assert self.answer is not None  # an answering ends with one of both
+        if self._read is None or self.answer.finish_reason != "stop":
+            return self.answer
+        try:
+            return replace(self.answer, value=self._read(self.answer.text))
+        except ValueError:  # a model may want more than its schema says
+            return self.answer
 
     def fail(self, error: BaseException) -> None:
         """There will be no answer."""
@@ -129,23 +148,12 @@ class Answering:
             timings_ms=self.watch.timings(self._opening_ms),
             model=self.model,
             reuse=self.reuse,
-            value=self._value(),
             logprobs=None if record is None else record.read(self._tokenizer),
         )
         if request.options.choosing is None:
             return answer
         scored = None if self.branches is None or not self.branches.done else self.branches.logprobs
         return choose(answer, request.options.choosing, request.wanted.branches, scored)
-
-    def _value(self) -> Any:
-        """What a structured answer says, if it is whole."""
-        structure, transcript = self.request.options.structure, self.transcript
-        if structure is None or transcript.reason != "stop" or not self.sampler.complete:
-            return None
-        try:
-            return structure.read(transcript.text)
-        except ValueError:  # a pydantic model may want more than its schema says
-            return None
 
     def _close(self) -> None:
         # Whoever holds the answer must not hold the picture: a scene that is gone frees what is kept of it.

@@ -14,6 +14,7 @@ from gar_edge.runtime.generate.answer import Answer
 from gar_edge.runtime.generate.structure import check_choices
 
 MOST_CHOICES = 256  # each is computed; a longer list is a search, and wants another tool
+MOST_TOKENS = 256  # of a choice: what follows each is kept while it is scored
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,12 @@ def closed(schema: Mapping[str, Any]) -> dict[str, Any]:
 
     JSON Schema lets every object have any more properties; a small model, once let, goes on with them for ever. What
     the closed schema allows, the open one allows too. A schema that puts objects together from parts, of which each
-    would forbid the others' properties, is left as it is.
+    would forbid the others' properties, is left as it is; so is one with `oneOf`, of whose parts only one may allow a
+    value.
     """
     if any("properties" in part and any(name in part for name in _COMBINING) for part in _parts(schema)):
         return dict(schema)
-    if any("allOf" in part or ("$ref" in part and "required" in part) for part in _parts(schema)):
+    if any("allOf" in part or "oneOf" in part or ("$ref" in part and "required" in part) for part in _parts(schema)):
         return dict(schema)
     return _close(schema)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -42,7 +42,7 @@ class Options:
     seconds: float | None = None
     speculate: int = 0
     live: bool = False
-    schema: Schema | None = None
+    schema: Schema | None = field(default=None, hash=False)
     regex: str | None = None
     choices: tuple[str, ...] = ()
     grammar: str | None = None
@@ -70,6 +70,8 @@ class Options:
             raise GarPromptError("a stop text must not be empty")
         if self.logprobs is not None and self.logprobs < 0:
             raise GarPromptError(f"logprobs must be 0 (the tokens' own) or more, not {self.logprobs}")
+        if self.choosing is not None and not isinstance(self.choosing, Choosing):
+            raise GarPromptError(f"choosing must be a Choosing, not {type(self.choosing).__name__}")
         if self.structure is not None and self.choosing is not None:
             raise GarPromptError("an answer is chosen or has a structure, not both")
 

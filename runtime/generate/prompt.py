@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 
 from gar_edge.runtime.bundle.manifest import Prompt
 from gar_edge.runtime.errors import GarPromptError
+from gar_edge.runtime.generate.choosing import MOST_TOKENS
 
 _NUMBER = re.compile(r"\d+")
 _REGION = re.compile(r"<Prompt\d+>")
@@ -107,9 +108,12 @@ class PromptBuilder:
             raise GarPromptError(f"the model has no token {replay}, by which {name} would be listed")
         return NamedRegion(name, replay)
 
-    def check_said(self, answer: str) -> None:
-        """Raise `GarPromptError` where an answer spells what is reserved: the next prompt would take it at its word."""
-        for reserved in sorted(self._special - set(self._spec.regions)):
+    def check_said(self, answer: str, numbers: Sequence[int]) -> None:
+        """Raise `GarPromptError` where an answer spells what is reserved: the next prompt would take it at its word.
+
+        numbers: of the conversation's regions, which it may name.
+        """
+        for reserved in sorted(self._special - {self._spec.regions[number] for number in numbers}):
             if reserved in answer:
                 raise GarPromptError(
                     f"the answer before contains {reserved}, which the model reserves; begin another conversation"
@@ -119,6 +123,8 @@ class PromptBuilder:
         """Token ids of a text as an answer, without the end; `GarPromptError` for one that is none."""
         self.check_words(text, numbers, what=f"the choice {text!r}")
         ids = self._tokenizer.encode(text, add_special_tokens=False).ids
+        if len(ids) > MOST_TOKENS:
+            raise GarPromptError(f"a choice has {len(ids)} tokens; at most {MOST_TOKENS} are taken")
         if self._tokenizer.decode(ids, skip_special_tokens=False) != text:
             raise GarPromptError(f"the model's tokenizer has no tokens for the choice {text!r}")
         return tuple(ids)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 
+from gar_edge.runtime.errors import GarPromptError
 from gar_edge.runtime.generate.answer import Answer, StopWatch
 from gar_edge.runtime.generate.answering import Answering
 from gar_edge.runtime.generate.request import Request
@@ -21,10 +22,16 @@ class Asked:
     opening_ms: float = 0.0
 
 
-def answer_side_by_side(scheduler: Scheduler, requests: Iterable[Asked]) -> Iterator[tuple[int, Answer]]:
+def answer_side_by_side(
+    scheduler: Scheduler,
+    requests: Iterable[Asked],
+    *,
+    refused: Callable[[int, GarPromptError], None] | None = None,
+) -> Iterator[tuple[int, Answer]]:
     """Each answer with the number of its request, as soon as it is whole; `requests` is read as places become free.
 
-    Raises what an answer failed with. Whoever stops iterating cancels those in the making.
+    Raises what an answer failed with; where `refused` is given, an answer that its own structure made impossible is
+    told to it instead, and the others go on. Whoever stops iterating cancels those in the making.
     """
     ended: SimpleQueue[int] = SimpleQueue()
     making: dict[int, Answering] = {}
@@ -52,10 +59,14 @@ def answer_side_by_side(scheduler: Scheduler, requests: Iterable[Asked]) -> Iter
                 return
             number = ended.get()
             one = making.pop(number)
-            if one.failure is not None:
-                raise one.failure
-            assert one.answer is not None  # an answering ends with one of both
-            yield number, one.answer
+            try:
+                answer = one.result()
+            except GarPromptError as error:
+                if refused is None:
+                    raise
+                refused(number, error)
+            else:
+                yield number, answer
     finally:
         for one in making.values():
             one.cancel()

@@ -37,10 +37,7 @@ class AnswerStream:
         except BaseException:  # an interrupted caller wants no answer any more
             self._answering.cancel()
             raise
-        if self._answering.failure is not None:
-            raise self._answering.failure
-        answer = self._answering.answer
-        assert answer is not None  # an answering ends with one of both
+        answer = self._answering.result()
         if not self._pieces.closed or self._pieces.over:
             return answer
         text, count = "".join(self._pieces.read), self._pieces.tokens

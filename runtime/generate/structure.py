@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -53,22 +54,27 @@ class Structure:
 
 def check_choices(choices: Sequence[str]) -> None:
     """Raise `GarPromptError` unless these are two or more different texts."""
-    if isinstance(choices, str) or not all(isinstance(choice, str) for choice in choices):
+    listed = isinstance(choices, Sequence) and not isinstance(choices, str)
+    if not listed or not all(isinstance(choice, str) for choice in choices):
         raise GarPromptError("choices must be a list of texts")
     if len(choices) < 2:
         raise GarPromptError("there is nothing to choose from: give two choices or more")
     if not all(choice.strip() for choice in choices):
         raise GarPromptError("a choice must not be empty")
-    twice = next((choice for index, choice in enumerate(choices) if choice in choices[:index]), None)
-    if twice is not None:
-        raise GarPromptError(f"the choice {twice!r} was given twice")
+    choice, count = Counter(choices).most_common(1)[0]
+    if count > 1:
+        raise GarPromptError(f"the choice {choice!r} was given twice")
 
 
 def _of_schema(schema: Schema) -> tuple[str, Callable[[str], Any]]:
     if isinstance(schema, type):
         if not (hasattr(schema, "model_json_schema") and hasattr(schema, "model_validate_json")):
             raise GarPromptError(f"schema must be a JSON Schema or a pydantic model, not the class {schema.__name__}")
-        return json.dumps(closed(schema.model_json_schema())), schema.model_validate_json
+        try:
+            return json.dumps(closed(schema.model_json_schema())), schema.model_validate_json
+        except Exception as error:  # pydantic's, and those of the model's own code
+            reason = " ".join(str(error).split())
+            raise GarPromptError(f"the model {schema.__name__} has no JSON Schema ({reason})") from None
     if not isinstance(schema, Mapping):
         raise GarPromptError(f"schema must be a JSON Schema (a dict) or a pydantic model, not {type(schema).__name__}")
     try:

@@ -29,6 +29,11 @@ class Transcript:
         self._tokenizer = tokenizer
         self._stream = TextStream(tokenizer, options.stop) if streamed or options.stop else None
 
+    @property
+    def cut(self) -> bool:
+        """Whether a stop text has ended it, so that it may lack what came behind."""
+        return self._stream is not None and self._stream.stopped
+
     def push(self, token: int, *, over: bool = False) -> str:
         """Take a token; the text that is certain by now, often empty. over: nothing but the end could follow."""
         self.tokens.append(token)
@@ -37,7 +42,7 @@ class Transcript:
             self.reason = "stop"
         else:
             new = self._stream.push(token) if self._stream is not None else ""
-            if over or (self._stream is not None and self._stream.stopped):
+            if over or self.cut:
                 self.reason = "stop"
             elif len(self.tokens) == self._room:
                 self.reason = "length"

@@ -53,10 +53,12 @@ def read_options(job: Field, options: Options) -> Options:
     checks = job.to(_Checks)
     if checks.logprobs is not None:
         options = replace(options, logprobs=checks.logprobs)
-    if not (checks.choose or checks.schema is not None or checks.regex or checks.grammar):
+    if checks.choose is False and (checks.abstain_below or checks.normalise):
+        raise job["choose"].wrong("given, for abstain_below and normalise go with it")
+    if checks.choose is False and checks.schema is None and not checks.regex and not checks.grammar:
         return options
     choosing = None
-    if checks.choose:
+    if checks.choose is not False:
         choices = _letters(job["choices"]) if checks.choose is True else checks.choose
         choosing = Choosing(choices, checks.normalise, checks.abstain_below)
     return replace(

@@ -69,10 +69,14 @@ def run_jobs(
                 asked.append(job)
                 yield request
 
+    def refuse(number: int, error: GarPromptError) -> None:
+        finish(asked[number], {"error": shown(str(error))})
+
     pool = ThreadPoolExecutor(READERS, "gar-read")
     try:
         reading = _ahead(pool, left, prepare or Preparation(gar, settings), 2 * gar.scheduler.places)
-        for number, answer in answer_side_by_side(gar.scheduler, requests(reading)):
+        answers = answer_side_by_side(gar.scheduler, requests(reading), refused=refuse)
+        for number, answer in answers:
             finish(asked[number], answer.to_json())
     finally:
         pool.shutdown(cancel_futures=True)

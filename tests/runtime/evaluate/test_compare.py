@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.bench_data import captions, multiple_choice
+from helpers.bench_data import captions, multiple_choice, picture, runs
 
 from gar_edge.runtime.bundle.shipped import SHIPPED
 from gar_edge.runtime.evaluate.compare import compare, interval, mcnemar
@@ -137,3 +137,44 @@ def test_the_commands_say_what_is_wrong_in_one_line(tmp_path: Path) -> None:
     nowhere = evaluate("run", "dlc-bench", "--data", tmp_path, "--out", tmp_path / "out")
     assert nowhere.returncode == 2
     assert "annotations.json: cannot be read" in " ".join(nowhere.stderr.split())
+
+
+def test_a_gate_needs_all_of_bs_answers(tmp_path: Path) -> None:
+    entries = multiple_choice(tmp_path, 4)
+    answers = [{**entry, "model_output": "A"} for entry in entries]
+    for name, some in (("a", answers), ("few", answers[:3])):
+        (tmp_path / f"{name}.json").write_text(json.dumps(some))
+    line = ("compare", "gar-bench-vqa", tmp_path / "a.json", tmp_path / "few.json", "--data", tmp_path)
+    assert json.loads(evaluate(*line, "--json").stdout)["lacking"] == 1
+    gate = evaluate(*line, "--margin", "0.5")
+    assert gate.returncode == 2
+    assert "lacks 1 of the 4 questions" in " ".join(gate.stderr.split())
+    (tmp_path / "none.json").write_text("[]")
+    nothing = evaluate("score", "gar-bench-vqa", tmp_path / "none.json", "--data", tmp_path)
+    assert nothing.returncode == 2
+    assert "nothing to mark" in nothing.stderr
+
+
+def test_kinds_may_be_called_anything(tmp_path: Path) -> None:
+    picture(tmp_path, "a.png")
+    kinds = ["all", "[/red]", None]
+    lines = [
+        {"id": place, "image": "a.png", "question": "Is <Prompt0> red?", "answer": "yes", "type": kind,
+         "regions": [runs(place)]}
+        for place, kind in enumerate(kinds)
+    ]  # fmt: skip
+    (tmp_path / "questions.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    said = [{**line, "model_output": word} for line, word in zip(lines, ("yes", "no", "no"), strict=True)]
+    (tmp_path / "answers.json").write_text(json.dumps(said))
+    scored = evaluate("score", "regions", tmp_path / "answers.json", "--data", tmp_path)
+    assert scored.returncode == 0, scored.stderr
+    assert "[/red]" in scored.stdout
+    line = ("compare", "regions", tmp_path / "answers.json", tmp_path / "answers.json", "--data", tmp_path)
+    table = evaluate(*line).stdout
+    rows = [row.split("│")[1:3] for row in table.splitlines() if row.startswith("│")]
+    assert [[cell.strip() for cell in row] for row in rows] == [
+        ["all", "3"],
+        ["[/red]", "1"],
+        ["all", "1"],
+        ["untyped", "1"],
+    ]

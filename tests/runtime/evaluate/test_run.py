@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -77,11 +78,55 @@ def test_missing_pictures_and_too_many_regions_are_counted_and_the_rest_goes_on(
     assert run_task(VQA, nano, tmp_path, tmp_path / "out", max_new_tokens=2).answered == 3
 
 
-def test_answers_of_another_model_are_not_mixed(nano: Gar, tiny_bundle: Path, tmp_path: Path) -> None:
+def test_answers_of_another_bundle_or_other_settings_are_not_mixed(
+    nano: Gar, tiny_bundle: Path, tmp_path: Path
+) -> None:
     multiple_choice(tmp_path, 2)
     run_task(VQA, nano, tmp_path, tmp_path / "out", max_new_tokens=2)
-    with pytest.raises(GarPromptError, match="holds answers of gar-nano"):
+    with pytest.raises(GarPromptError, match=r"made with bundle \w+, not \w+; give another --out"):
         run_task(VQA, Gar.load(tiny_bundle), tmp_path, tmp_path / "out", max_new_tokens=2)
+    with pytest.raises(GarPromptError, match="made with max_new_tokens 2, not 3"):
+        run_task(VQA, nano, tmp_path, tmp_path / "out", max_new_tokens=3)
+    same_name = shutil.copytree(SHIPPED, tmp_path / "copy")
+    manifest = (same_name / "gar.json").read_text()
+    (same_name / "gar.json").write_text(manifest.replace('"created_by": "', '"created_by": "another '))
+    with pytest.raises(GarPromptError, match="made with bundle"):
+        run_task(VQA, Gar.load(same_name), tmp_path, tmp_path / "out", max_new_tokens=2)
+
+
+def test_words_of_any_script_and_half_characters_come_back(nano: Gar, tmp_path: Path) -> None:
+    """Line separators inside a text are no ends of lines; half a surrogate pair is kept as JSON's escape."""
+    entries = multiple_choice(tmp_path, 2)
+    entries[0]["question"] = "Which\u2028 is\x85 red, <Prompt0> or <Prompt1>?"
+    entries[1]["note"] = "\ud83d"
+    (tmp_path / "GAR-Bench-VQA.json").write_text(json.dumps(entries))
+    done = run_task(VQA, nano, tmp_path, tmp_path / "out", max_new_tokens=2)
+    assert done.answered == 2
+    assert [entry.get("note") for entry in json.loads(done.answers.read_text())] == [None, "\ud83d"]
+
+
+@pytest.mark.parametrize("name", ["x" * 400, "data:image/png;base64,AAAA", "a\0b", "https://example.org/a.png"])
+def test_a_name_that_no_picture_can_have_is_a_missing_one(nano: Gar, tmp_path: Path, name: str) -> None:
+    entries = multiple_choice(tmp_path, 2)
+    entries[0]["image"] = name
+    (tmp_path / "GAR-Bench-VQA.json").write_text(json.dumps(entries))
+    done = run_task(VQA, nano, tmp_path, tmp_path / "out", max_new_tokens=2)
+    assert (done.answered, done.missing) == (1, (name,))
+
+
+def test_what_failed_is_asked_again(nano: Gar, tmp_path: Path) -> None:
+    entries = multiple_choice(tmp_path, 2)
+    (tmp_path / entries[0]["image"]).write_bytes(b"no picture")
+    assert len(run_task(VQA, nano, tmp_path, tmp_path / "out", max_new_tokens=2).failed) == 1
+    picture(tmp_path, entries[0]["image"])
+    again = run_task(VQA, nano, tmp_path, tmp_path / "out", max_new_tokens=2)
+    assert (again.answered, again.failed) == (2, {})
+
+
+def test_as_released_is_for_questions_about_several_regions(nano: Gar, tmp_path: Path) -> None:
+    write_questions(tmp_path, 1, range(1))
+    with pytest.raises(GarPromptError, match="asks about one region at a time"):
+        run_task(task_of("regions"), nano, tmp_path, tmp_path / "out", as_released=True)
 
 
 @pytest.mark.parametrize(

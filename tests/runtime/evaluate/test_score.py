@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ def test_the_judgements_of_gar_1b_give_the_published_figures(name: str, figures:
 @pytest.mark.parametrize("size", [2, 7])
 def test_answers_are_marked_word_for_word_ignoring_case_and_the_end_token(tmp_path: Path, size: int) -> None:
     entries = multiple_choice(tmp_path, size)
-    said = ["a", "B", " A ", "a<|eot_id|>", "C", "", "A."][:size]
+    said = ["a", "B", " A <|eot_id|>\n", "a<|eot_id|>", "C", "", "A."][:size]
     answers = [{**entry, "model_output": text} for entry, text in zip(entries, said, strict=True)]
     (tmp_path / "answers.json").write_text(json.dumps(answers))
     found = score(task_of("gar-bench-vqa"), tmp_path, tmp_path / "answers.json")
@@ -154,3 +155,54 @@ def test_every_mask_is_what_pycocotools_decodes(name: str) -> None:
         for (_, region), one in zip(entry_regions(field, BENCH / folder).items(), runs, strict=True):
             height, width = one["size"]
             np.testing.assert_array_equal(region.draw(width, height), coco.decode(one).astype(bool))
+
+
+def ferret(folder: Path, count: int) -> list[dict[str, Any]]:
+    """box_refer_caption.json."""
+    entries = [
+        {"question_id": place, "image": f"{place:012}.jpg", "text": "What is it?",
+         "annotation": {"segmentation": [[1.0, 1.0, 9.0 + place, 1.0, 9.0, 9.0, 1.0, 9.0]]}}
+        for place in range(count)
+    ]  # fmt: skip
+    (folder / "box_refer_caption.json").write_text(json.dumps(entries))
+    return entries
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"question_id": [1]}, "no question of this task"),
+        ({"question_id": 9}, "no question of this task"),
+        ({"tuple": [8]}, "tuple of two marks"),
+        ({"tuple": [8, "7"]}, "tuple of two marks"),
+        ({"tuple": [8, math.nan]}, "tuple of two marks"),
+        ({"question_id": 1}, "reviews a question twice"),
+    ],
+)
+def test_reviews_that_are_none_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    ferret(tmp_path, 3)
+    reviews = [{"question_id": place, "tuple": [8, 6]} for place in range(2)]
+    file = tmp_path / "review.jsonl"
+    file.write_text("\n".join(map(json.dumps, [*reviews, {"question_id": 2, "tuple": [5, 6]} | change])))
+    with pytest.raises(GarPromptError, match=f"line 3 .*{message}"):
+        score(task_of("ferret-bench"), tmp_path, file)
+
+
+def test_reviews_without_a_mark_are_holes(tmp_path: Path) -> None:
+    ferret(tmp_path, 3)
+    reviews = [
+        {"question_id": 0, "tuple": [8, 6]},
+        {"question_id": 1, "tuple": [-1, -1]},
+        {"question_id": 2, "tuple": [4, 8]},
+    ]
+    (tmp_path / "review.jsonl").write_text("\n".join(map(json.dumps, reviews)))
+    found = score(task_of("ferret-bench"), tmp_path, tmp_path / "review.jsonl")
+    assert (found.missing, found.figures["ratio"]) == (1, pytest.approx(100 * 14 / 12))
+
+
+def test_marks_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    entries = captions(tmp_path, 2)
+    judged = [{**entry, "model_output": "words", "eval_result": "Maybe"} for entry in entries]
+    (tmp_path / "judged.json").write_text(json.dumps(judged))
+    with pytest.raises(GarPromptError, match=r"judged\.json: eval_result must be True or False, not 'Maybe'"):
+        score(task_of("gar-bench-caption-simple"), tmp_path, tmp_path / "judged.json")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ from gar_edge.runtime import AnswerStream, Gar, GarBackendError, GarPromptError,
 from gar_edge.runtime.bundle.shipped import SHIPPED
 from gar_edge.runtime.generate.closing import closed
 from gar_edge.runtime.generate.guide import Matcher
+from gar_edge.runtime.generate.side_by_side import answer_side_by_side
 from gar_edge.runtime.generate.structure import Structure
 from gar_edge.runtime.scene import Scene
 
@@ -36,6 +38,12 @@ def scene(nano: Gar) -> Scene:
 
 def object_of(**properties: Any) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+class Unschematic(pydantic.BaseModel):
+    """A model that JSON cannot say."""
+
+    field: Callable[[], None]
 
 
 class Patterns:
@@ -134,6 +142,63 @@ def test_a_pydantic_model_gives_its_instance(scene: Scene) -> None:
     refused = scene.ask(COLOUR, MASK, options=Options(schema=Never))
     assert (refused.value, refused.finish_reason) == (None, "stop")
     assert json.loads(refused.text)["colour"] in ("red", "pink")
+
+
+def test_a_models_own_code_runs_in_its_callers_thread(scene: Scene) -> None:
+    """Where it fails, it fails for that caller; where it asks the same engine, it is answered."""
+
+    class Asking(pydantic.BaseModel):
+        colour: Literal["red", "pink"]
+
+        @pydantic.field_validator("colour")
+        @classmethod
+        def ask_again(cls, value: str) -> str:
+            return scene.choose(COLOUR, MASK, ["red", "pink"]).best or value
+
+    class Failing(Asking):
+        @pydantic.field_validator("colour")
+        @classmethod
+        def ask_again(cls, value: str) -> str:
+            raise KeyError("its own fault")
+
+    beside = scene.stream(None, {1: "examples/scene_1_mask_1.png"}, options=Options(regex="[a-z ]{150}"))
+    with pytest.raises(KeyError, match="its own fault"):
+        scene.ask(COLOUR, MASK, options=Options(schema=Failing))
+    assert beside.finish().finish_reason == "stop"
+    assert scene.ask(COLOUR, MASK, options=Options(schema=Asking)).value.colour == "pink"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"choices": ("pink", "red"), "stop": ("k",)}, {"regex": "pink( toy)?", "stop": ("nk",)},
+     {"schema": {"const": 12}, "stop": ("2",)}],
+)  # fmt: skip
+def test_what_a_stop_text_cuts_has_no_value(scene: Scene, options: dict[str, Any]) -> None:
+    answer = scene.ask(COLOUR, MASK, options=Options(**options))
+    assert answer.text in ("pi", "pin", "1")
+    assert (answer.value, answer.finish_reason) == (None, "stop")
+
+
+def test_one_whose_structure_fails_on_the_way_takes_no_others_with_it(
+    scene: Scene, nano: Gar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Side by side its error is raised, or told to whoever wants the others."""
+    take = Matcher.take
+
+    def give_up(self: Matcher, token: int) -> None:
+        take(self, token)
+        raise GarPromptError("given up")
+
+    monkeypatch.setattr(Matcher, "take", give_up)
+    asked = [scene.prepare(COLOUR, MASK, options=options) for options in (Options(), Options(regex="a+"), Options())]
+    told: dict[int, str] = {}
+    answers = dict(
+        answer_side_by_side(nano.scheduler, asked, refused=lambda number, error: told.update({number: str(error)}))
+    )
+    assert told == {1: "given up"}
+    assert {number: answer.text for number, answer in answers.items()} == {0: "pink", 2: "pink"}
+    with pytest.raises(GarPromptError, match="given up"):
+        dict(answer_side_by_side(nano.scheduler, asked))
 
 
 @pytest.mark.parametrize(
@@ -257,6 +322,7 @@ def test_streams_say_structured_answers_piece_by_piece(scene: Scene) -> None:
         ({"enum": [float("nan")]}, "not JSON"),
         ("string", "a JSON Schema"),
         (int, "pydantic model"),
+        (Unschematic, "Unschematic has no JSON Schema"),
         ({"enum": ["x" * (1 << 18)]}, "at most 262144"),
     ],
 )
@@ -280,6 +346,8 @@ def test_schemas_that_cannot_be_held_to_are_refused_by_name(scene: Scene, schema
         ({"schema": {}, "grammar": "start: /a/"}, "schema and grammar were given"),
         ({"regex": "a" * ((1 << 18) + 1)}, "at most 262144"),
         ({"logprobs": -1}, "0 .* or more"),
+        ({"choices": {"a", "b"}}, "list of texts"),
+        ({"choosing": ["a", "b"]}, "must be a Choosing"),
     ],
 )
 def test_contradictions_are_refused(scene: Scene, options: dict[str, Any], message: str) -> None:
@@ -367,6 +435,8 @@ OPEN = {"additionalProperties": True}
          {"allOf": [{"properties": {"a": {}}}, {"properties": {"b": {}}}]}),
         ({"properties": {"a": {}}, "anyOf": [{"required": ["a"]}, {"required": ["b"]}]},
          {"properties": {"a": {}}, "anyOf": [{"required": ["a"]}, {"required": ["b"]}]}),
+        ({"oneOf": [{"properties": {"a": {}}, "required": ["a"]}, {"properties": {"b": {}}}]},
+         {"oneOf": [{"properties": {"a": {}}, "required": ["a"]}, {"properties": {"b": {}}}]}),
         ({"properties": {"a": {}}, "patternProperties": {"^b": {}}},
          {"properties": {"a": {}}, "patternProperties": {"^b": {}}}),
     ],

@@ -18,6 +18,7 @@ from PIL import Image
 from gar_edge.runtime import Box, Choosing, Gar, Options, Scene
 from gar_edge.runtime.bundle.shipped import SHIPPED
 from gar_edge.runtime.errors import GarBackendError, GarPromptError
+from gar_edge.runtime.generate.guide import Matcher
 from gar_edge.runtime.jobs import prepare
 from gar_edge.runtime.jobs.job import JobSettings, read_jobs
 from gar_edge.runtime.jobs.log import JobLog
@@ -384,6 +385,8 @@ def test_a_jobs_own_wish_goes_before_that_of_all(tmp_path: Path) -> None:
     [
         ({"choose": "red"}, "choose is"),
         ({"choose": ["red"]}, "two choices or more"),
+        ({"choose": []}, "two choices or more"),
+        ({"abstain_below": 0.9}, "abstain_below and normalise go with it"),
         ({"choose": ["red", 7]}, r"choose\[1\] is 7"),
         ({"choose": True}, "choices is missing"),
         ({"choose": ["red", "pink"], "abstain_below": 2}, "abstain_below is 2"),
@@ -398,3 +401,22 @@ def test_a_jobs_own_wish_goes_before_that_of_all(tmp_path: Path) -> None:
 def test_jobs_whose_answers_cannot_be_so_fail_alone(fields: dict[str, Any], message: str, tmp_path: Path) -> None:
     line = answered({**SCENE, "question": COLOUR, **fields}, tmp_path, Options(max_new_tokens=10))
     assert re.search(message, line["error"])
+
+
+def test_a_structure_that_fails_on_the_way_is_its_own_jobs_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def give_up(self: Matcher, token: int) -> None:
+        raise GarPromptError("given up")
+
+    monkeypatch.setattr(Matcher, "take", give_up)
+    jobs = [{**SCENE, "question": COLOUR, "id": 1}, {**SCENE, "question": COLOUR, "id": 2, "regex": "a+"}]
+    path = tmp_path / "jobs.json"
+    path.write_text(json.dumps([*jobs, {**SCENE, "id": 3}]))
+    with JobLog(tmp_path / "answers.jsonl") as log:
+        settings = JobSettings(Path.cwd(), Options(max_new_tokens=4), box_mask, None)
+        tally = run_jobs(read_jobs(path), log, Gar.load(SHIPPED), settings)
+    assert (tally.done, tally.failed) == (3, 1)
+    lines = {line["id"]: line for line in map(json.loads, (tmp_path / "answers.jsonl").read_text().splitlines())}
+    assert lines[2]["error"] == "given up"
+    assert lines[1]["text"] == "pink"

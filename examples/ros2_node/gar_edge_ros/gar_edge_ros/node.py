@@ -86,7 +86,9 @@ def _fill(response: Ask.Response, answer: Answer) -> None:
     response.success, response.text = True, answer.text
     if not isinstance(answer, Choice):
         response.confidence = answer.confidence.mean if answer.confidence else 0.0
-    elif answer.likeliest is not None:
+    elif answer.likeliest is None:
+        response.success, response.text = False, f"the answer ended before it was made ({answer.finish_reason})"
+    else:
         likeliest = answer.likeliest
         response.probabilities = [choice.probability for choice in answer.choices]
         response.confidence = likeliest.probability
