@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gar_edge.runtime.errors import GarCalibrationError
+
 INT8_MAX = 127
 INT4_MIN, INT4_MAX = -8, 7
 BLOCKS = (64, 32, 16)  # rows that share an int4 scale: the first that divides a weight's rows
@@ -20,12 +22,19 @@ class Rounded:
 
     q [in, out] int8 (for int4: two of a row in a byte, [in, out / 2] uint8, the even column in the low half).
     scale: float16: one per index of `axis`, or [in / block, out] for blocks of `block` rows.
+
+    `GarCalibrationError` where q holds -128: ARM processors without dot products add pairs of products in 16 bits, and
+    -128 * -128 twice is more than they hold.
     """
 
     q: Tensor
     scale: Tensor
     axis: int = 1
     block: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.q.dtype is torch.int8 and self.q.numel() and int(self.q.min()) < -INT8_MAX:
+            raise GarCalibrationError(f"a weight was rounded to -128; weights must stay within ±{INT8_MAX}")
 
     def dequantised(self) -> Tensor:
         """The matrix that the integers stand for, float32."""

@@ -11,18 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from gar_edge.runtime.engines.onnxruntime.exact_products import keep_exact, products_saturate
 from gar_edge.runtime.engines.telemetry import import_onnxruntime
-from gar_edge.runtime.files.onnx_file import varint
+from gar_edge.runtime.files.onnx_product import INPUT, product_model
 
 BYTES = 256 << 20  # of each array that is read or copied: far beyond any cache
 ROWS, DEPTH, COLUMNS = 512, 2048, 4096  # of the products: a chunk of prefill through a layer of the 1B
 ROUNDS = 5
-
-# ONNX's numbers: elem_type of TensorProto, fields of its messages (onnx/onnx.proto).
-_FLOAT, _UINT8, _INT8, _INT32 = 1, 2, 3, 6
-_IR_VERSION, _OPSET = 8, 17
 
 
 @dataclass(frozen=True)
@@ -78,38 +74,13 @@ def _product(dtype: np.dtype[np.generic], threads: int) -> Callable[[], object]:
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    keep_exact(options, products_saturate(onnxruntime))
     random = np.random.default_rng(0)
     if dtype == np.int8:
+        model = product_model(random.integers(-127, 127, (DEPTH, COLUMNS), np.int8), ROWS)
         a = random.integers(0, 255, (ROWS, DEPTH), np.uint8)
-        b = random.integers(-127, 127, (DEPTH, COLUMNS), np.int8)
-        model = _matmul("MatMulInteger", b, _UINT8, _INT8, _INT32)
     else:
+        model = product_model(random.random((DEPTH, COLUMNS), np.float32), ROWS)
         a = random.random((ROWS, DEPTH), np.float32)
-        b = random.random((DEPTH, COLUMNS), np.float32)
-        model = _matmul("MatMul", b, _FLOAT, _FLOAT, _FLOAT)
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    return lambda: session.run(None, {"a": a})
-
-
-def _matmul(operator: str, weights: NDArray[np.generic], a: int, b: int, out: int) -> bytes:
-    """An ONNX model of one product: `a` [ROWS,DEPTH] times constant weights."""
-    tensor = b"".join(_field(1, size) for size in weights.shape) + _field(2, b) + _field(8, "b")
-    node = _field(1, "a") + _field(1, "b") + _field(2, "y") + _field(4, operator)
-    graph = (
-        _field(1, node) + _field(2, "product") + _field(5, tensor + _field(9, weights.tobytes()))
-        + _field(11, _value("a", a, (ROWS, DEPTH))) + _field(12, _value("y", out, (ROWS, COLUMNS)))
-    )  # fmt: skip
-    return _field(1, _IR_VERSION) + _field(7, graph) + _field(8, _field(1, "") + _field(2, _OPSET))
-
-
-def _value(name: str, kind: int, shape: tuple[int, ...]) -> bytes:
-    dims = b"".join(_field(1, _field(1, size)) for size in shape)
-    return _field(1, name) + _field(2, _field(1, _field(1, kind) + _field(2, dims)))
-
-
-def _field(number: int, value: int | str | bytes) -> bytes:
-    """One field of a protobuf message: a varint, or bytes with their length before them."""
-    if isinstance(value, int):
-        return varint(number << 3) + varint(value)
-    content = value.encode() if isinstance(value, str) else value
-    return varint(number << 3 | 2) + varint(len(content)) + content
+    return lambda: session.run(None, {INPUT: a})

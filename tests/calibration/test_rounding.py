@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gar_edge.calibration import rounding
 from gar_edge.calibration.rounding import Rounded, block_of, int4_blocks, int8_per_channel, on_grid
+from gar_edge.runtime.errors import GarCalibrationError
 
 LARGEST = 3e38  # nearly float32's
 DENORMAL = 1e-42
@@ -41,6 +42,14 @@ def test_int8_by_formula(axis: int) -> None:
     np.testing.assert_array_equal(rounded.dequantised().numpy(), q.astype(np.float32) * scale.astype(np.float32))
     # Half a step, and what float16 cuts off the largest weight's scale.
     assert (np.abs(rounded.dequantised().numpy() - weight) <= scale * (0.5 + 127 * 2.0**-11)).all()
+
+
+def test_minus_128_is_refused() -> None:
+    """-127 is the least that every processor multiplies exactly."""
+    scale = torch.ones(2, dtype=torch.float16)
+    assert Rounded(torch.tensor([[-127, 127]], dtype=torch.int8), scale).q.min() == -127
+    with pytest.raises(GarCalibrationError, match="-128"):
+        Rounded(torch.tensor([[-128, 127]], dtype=torch.int8), scale)
 
 
 def onnx_value(rounded: Rounded, scale_type: int = TensorProto.FLOAT) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 
 from gar_edge.runtime.bundle.manifest import Manifest
 from gar_edge.runtime.engines.host_memory import available_memory
+from gar_edge.runtime.engines.onnxruntime.exact_products import keep_exact, products_saturate
 from gar_edge.runtime.engines.onnxruntime.session import OnnxRuntimeSession, Placed, load_graph
 from gar_edge.runtime.engines.protocol import Array, Buffer, Session
 from gar_edge.runtime.engines.telemetry import import_onnxruntime
@@ -81,6 +82,7 @@ class OnnxRuntimeBackend:
         self._folder = folder
         self._manifest = manifest
         self._threads = threads
+        self._saturate = products_saturate(self._ort)
         self._loading: dict[str, Future[Session]] = {}
         if ahead:
             pool = ThreadPoolExecutor(threads or len(manifest.graphs), "gar-load")
@@ -109,6 +111,7 @@ class OnnxRuntimeBackend:
         # Threads that have nothing to do wait in a loop, which is right within a run; behind it, others want the cores:
         # whoever cuts the next picture, and the next graph's own threads.
         options.add_session_config_entry("session.force_spinning_stop", "1")
+        keep_exact(options, self._saturate)
         return HostSession(graph, load_graph(self._ort, path, options, [CPU]))
 
     def free_memory(self) -> int:

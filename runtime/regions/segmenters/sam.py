@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from gar_edge.runtime.engines.onnxruntime.exact_products import keep_exact, products_saturate
 from gar_edge.runtime.engines.onnxruntime.processor import CPU
 from gar_edge.runtime.engines.onnxruntime.session import ERRORS_ONLY
 from gar_edge.runtime.engines.telemetry import import_onnxruntime
@@ -225,6 +226,7 @@ def _session(path: str | Path, threads: int) -> onnxruntime.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = ERRORS_ONLY
+    keep_exact(options, products_saturate(ort))  # Segment-Anything graphs come quantised, too
     try:
         return ort.InferenceSession(str(path), options, providers=[CPU])
     except Exception as problem:  # onnxruntime raises types of its own for each kind of damage

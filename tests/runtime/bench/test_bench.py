@@ -106,20 +106,7 @@ def test_the_roof_is_the_best_of_those_around_the_rounds(tiny_bundle: Path, monk
     assert next(seen, None) is None
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.int8])
-def test_the_roofs_product_is_a_product(dtype: type, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The model that is written by hand computes what NumPy computes."""
-    random = np.random.default_rng(2)
-    if dtype is np.int8:
-        a, b = random.integers(0, 255, (8, 64), np.uint8), random.integers(-127, 127, (64, 32), np.int8)
-        model = roof._matmul("MatMulInteger", b, 2, 3, 6)
-        expected = a.astype(np.int32) @ b.astype(np.int32)
-    else:
-        a, b = random.random((8, 64), np.float32), random.random((64, 32), np.float32)
-        model = roof._matmul("MatMul", b, 1, 1, 1)
-        expected = a @ b
-    (found,) = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"]).run(None, {"a": a})
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+def test_a_roof_is_above_the_ground() -> None:
     assert all(value > 0 for value in vars(roof.measure_roof(1)).values())
 
 
