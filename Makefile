@@ -5,6 +5,8 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Tests and benchmarks import ONNX Runtime themselves, whose telemetry gar-edge would otherwise have turned off.
+export ORT_DISABLE_TELEMETRY ?= 1
 PACKAGES := calibration export models runtime
 
 .PHONY: demo test schedules schemas lint docs nano-bundle clean

@@ -12,3 +12,4 @@ HOST_COMPILER = "g++, which compiles the replay kernel for the host, is not inst
 PACKAGE_INDEX = "no package index can be reached, to install gar-edge[cpu] from; name one with PIP_INDEX_URL"
 GREEK_FONT = "DejaVu Sans, which has Greek and Cyrillic, is not installed; apt install fonts-dejavu-core"
 ANOTHER_USER = "root may write anywhere; run the tests as another user"
+STRACE = "strace, which shows what a program asks of the system, is not installed; apt install strace"
