@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 
 from gar_edge.runtime.bundle.manifest import Manifest
-from gar_edge.runtime.engines.host_memory import available_memory
+from gar_edge.runtime.engines.host_memory import available_memory, give_back_freed
 from gar_edge.runtime.engines.onnxruntime.exact_products import keep_exact, products_saturate
 from gar_edge.runtime.engines.onnxruntime.session import OnnxRuntimeSession, Placed, load_graph
 from gar_edge.runtime.engines.protocol import Array, Buffer, Session
@@ -112,7 +112,10 @@ class OnnxRuntimeBackend:
         # whoever cuts the next picture, and the next graph's own threads.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         keep_exact(options, self._saturate)
-        return HostSession(graph, load_graph(self._ort, path, options, [CPU]))
+        session = load_graph(self._ort, path, options, [CPU])
+        if self._saturate:
+            give_back_freed()  # the shifted weights, which are packed by now: a gigabyte of the int8 1B
+        return HostSession(graph, session)
 
     def free_memory(self) -> int:
         return available_memory()

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -65,6 +70,26 @@ def layer(kind: str, weights: np.ndarray) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
 
 
+def deep(weights: Sequence[np.ndarray]) -> onnx.ModelProto:
+    """A chain of quantised linears, each [K,N] int8."""
+    held = [numpy_helper.from_array(np.asarray(value), name) for name, value in (("s", STEP), ("z", np.uint8(ZERO)))]
+    nodes = []
+    for index, one in enumerate(weights):
+        y = "y" if index == len(weights) - 1 else f"x{index + 1}"
+        held += [numpy_helper.from_array(np.full(one.shape[1], 0.25, np.float32), f"t{index}")]
+        held += [numpy_helper.from_array(one, f"q{index}")]
+        nodes += [
+            helper.make_node("QuantizeLinear", [f"x{index}", "s", "z"], [f"xq{index}"]),
+            helper.make_node("DequantizeLinear", [f"xq{index}", "s", "z"], [f"xd{index}"]),
+            helper.make_node("DequantizeLinear", [f"q{index}", f"t{index}"], [f"w{index}"], axis=1),
+            helper.make_node("MatMul", [f"xd{index}", f"w{index}"], [y]),
+        ]
+    sizes = {"x0": weights[0].shape[0], "y": weights[-1].shape[1]}
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", size]) for name, size in sizes.items()]
+    graph = helper.make_graph(nodes, "deep", ports[:1], ports[1:], held)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+
+
 @pytest.fixture
 def layers(tmp_path: Path) -> dict[int, np.ndarray]:
     """Both layers and their inputs in `tmp_path`, and what comes out by rows: large weights, the largest among them."""
@@ -112,6 +137,32 @@ def test_an_emulated_haswell_saturates_where_nothing_is_done(layers: dict[int, n
     run_python("Haswell", idle + ANSWER, str(tmp_path), str(COLUMNS))
     found = np.load(tmp_path / "MatMul-64.npy")
     assert np.linalg.norm(found - layers[64]) > 0.1 * np.linalg.norm(layers[64])
+
+
+RESIDENT = """\
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+import gar_edge.runtime.engines.onnxruntime.processor as p
+p.products_saturate = lambda ort: sys.argv[2] == "True"
+graphs = SimpleNamespace(graphs={"deep": SimpleNamespace(files=("deep.onnx",))})
+session = p.OnnxRuntimeBackend(Path(sys.argv[1]), graphs, threads=1).session("deep")
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("RssAnon")))
+"""
+
+
+@pytest.mark.skipif(platform.system() != "Linux" or platform.libc_ver()[0] != "glibc", reason="needs Linux and glibc")
+def test_shifted_weights_are_held_once(tmp_path: Path) -> None:
+    """Resident memory after loading is the same in both forms; ONNX Runtime alone leaves all weights a second time."""
+    random, sizes = np.random.default_rng(0), [1024, 1024, 4096] * 6 + [1024]
+    weights = [random.integers(-127, 128, shape, np.int8) for shape in pairwise(sizes)]
+    onnx.save(deep(weights), str(tmp_path / "deep.onnx"), save_as_external_data=True, location="deep.data")
+    resident = {}
+    for saturate in (False, True):
+        command = [sys.executable, "-c", RESIDENT, str(tmp_path), str(saturate)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        resident[saturate] = int(done.stdout) << 10
+    assert resident[True] - resident[False] < 0.2 * sum(one.nbytes for one in weights)
 
 
 @pytest.mark.parametrize(("saturate", "entry"), [(True, "1"), (False, None)])
