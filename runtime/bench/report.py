@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from gar_edge.runtime.bench.kernels import find_kernels
 from gar_edge.runtime.bench.roof import Roof
 from gar_edge.runtime.bench.stages import Contestant, Setting
 
@@ -36,6 +37,9 @@ def to_json(contestant: Contestant, setting: Setting, roof: Roof | None, peak_rs
     }  # fmt: skip
     found["machine"] = machine()
     if roof is not None:
+        kernels = find_kernels()
+        found["machine"]["kernels"] = list(kernels.names)
+        found["machine"]["int8_weights_run_as"] = "uint8" if kernels.shifted else "int8"
         found["roof"] = {name: round(value, 2) for name, value in vars(roof).items()}
     return found
 

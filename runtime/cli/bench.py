@@ -116,6 +116,7 @@ def _rounds(contestants: list[Contestant], rounds: int, threads: int, console: C
 def _print(reports: list[dict[str, Any]], setting: Setting, roof: Roof | None) -> None:
     from rich.console import Console
 
+    from gar_edge.runtime.bench.kernels import find_kernels
     from gar_edge.runtime.cli.bench_table import to_table
 
     first, console = reports[0], Console()
@@ -130,6 +131,7 @@ def _print(reports: list[dict[str, Any]], setting: Setting, roof: Roof | None) -
             f"Roof: {roof.read_gb_s:.1f} GB/s read, {roof.copy_gb_s:.1f} GB/s copied, {roof.fp32_gop_s:.0f} GOP/s "
             f"of float32 products, {roof.int8_gop_s:.0f} of int8", highlight=False,
         )  # fmt: skip
+        console.print(find_kernels().line(roof), highlight=False)
 
 
 def _soak(models: list[Gar], minutes: float, as_json: bool, console: Console) -> None:

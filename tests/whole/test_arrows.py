@@ -35,6 +35,7 @@ MAY_NAME_BACK_ENDS = {
     "runtime.cli.engine_progress",
     "runtime.regions.segmenters.sam",
     "runtime.bench.roof",
+    "runtime.bench.kernels",
 }
 TERMINAL = {"typer", "rich", "click"}
 LONGEST = 350  # lines of a module
@@ -119,7 +120,7 @@ def test_no_circle() -> None:
 
 
 def test_only_the_chooser_names_back_ends() -> None:
-    """Beside the back ends, the commands that build engines, and SAM and the roof, whose graphs are their own."""
+    """Beside the back ends, the commands that build engines, SAM and the benchmark's, whose graphs are their own."""
     inside = tuple(f"runtime.engines.{one}" for one in BACK_ENDS)
     wrong = [
         f"{name} -> {target}"

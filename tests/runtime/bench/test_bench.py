@@ -49,6 +49,8 @@ def test_one_json_object_says_all(tiny_bundle: Path) -> None:
     least, most = report["spread"]["encode.tiles_per_s"]
     assert least <= report["encode"]["tiles_per_s"] <= most
     assert report["machine"]["versions"]["onnxruntime"] == onnxruntime.__version__
+    assert report["machine"]["int8_weights_run_as"] in ("int8", "uint8")
+    assert isinstance(report["machine"]["kernels"], list)
 
 
 def test_several_bundles_are_a_list_and_a_table_with_ratios(tiny_bundle: Path, half_nano: Path, tmp_path: Path) -> None:
@@ -58,6 +60,7 @@ def test_several_bundles_are_a_list_and_a_table_with_ratios(tiny_bundle: Path, h
     table = bench(*both, "--plot", str(plot))
     assert "encode" in table
     assert "x" in table
+    assert "Kernels: " in table
     with Image.open(plot) as drawn:
         assert drawn.width >= 600
         assert len(set(np.asarray(drawn.convert("RGB")).reshape(-1, 3).max(axis=1).tolist())) > 3
