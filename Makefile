@@ -9,7 +9,11 @@ STAMP := $(VENV)/.installed
 export ORT_DISABLE_TELEMETRY ?= 1
 PACKAGES := calibration export models runtime
 
-.PHONY: demo test schedules schemas lint docs nano-bundle clean
+ARM := cortex-a57 cortex-a72 cortex-a76
+X86 := Haswell Nehalem
+CAMPAIGN := --questions 100 -m runtime/nano_bundle -m build/nano-int8 -m build/nano-int4
+
+.PHONY: demo test schedules schemas test-arm test-x86 lint docs nano-bundle clean
 
 demo: $(STAMP)
 	$(BIN)/gar-export --size nano --force -o build/demo
@@ -28,6 +32,17 @@ schedules: $(STAMP)  # thousands of requests in random schedules, each answer co
 schemas: $(STAMP)  # a thousand random JSON Schemas: every answer that is finished is valid
 	$(BIN)/gar-export --size nano --force -o build/demo
 	$(BIN)/python tests/benchmarks/random_schemas.py -m build/demo --count 1000
+
+test-arm: $(STAMP) build/nano-int4/gar.json  # gar-nano on emulated ARM cores: the answers that it gives here? 7 minutes
+	tests/processors/arm_root.sh build/arm $(BIN)/python
+	$(BIN)/python tests/processors/campaign.py $(ARM:%=-p %) $(CAMPAIGN)
+
+test-x86: $(STAMP) build/nano-int4/gar.json  # the same on processors without VNNI
+	$(BIN)/python tests/processors/campaign.py $(X86:%=-p %) $(CAMPAIGN)
+
+build/nano-int4/gar.json: $(STAMP)
+	$(BIN)/gar-export --size nano --int8 --force -o build/nano-int8
+	$(BIN)/gar-export --size nano --int4 --force -o build/nano-int4
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
