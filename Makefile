@@ -33,7 +33,7 @@ schemas: $(STAMP)  # a thousand random JSON Schemas: every answer that is finish
 	$(BIN)/gar-export --size nano --force -o build/demo
 	$(BIN)/python tests/benchmarks/random_schemas.py -m build/demo --count 1000
 
-test-arm: $(STAMP) build/nano-int4/gar.json  # gar-nano on emulated ARM cores: the answers that it gives here? 7 minutes
+test-arm: $(STAMP) build/nano-int4/gar.json  # gar-nano on emulated ARM cores: the answers that it gives here? 10 minutes or more
 	tests/processors/arm_root.sh build/arm $(BIN)/python
 	$(BIN)/python tests/processors/campaign.py $(ARM:%=-p %) $(CAMPAIGN)
 
