@@ -32,18 +32,3 @@ def test_nothing_more_is_loaded_once_a_graph_has_failed(
     failed.set()
     backend.session(second)  # asked for again, it is loaded again
     assert manifest.graphs[third].files[0] not in begun
-
-
-def test_the_decoder_alone_keeps_its_scratch_memory(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The encoder's, held through decoding, would be the peak of an answer."""
-    keeps = {}
-
-    def load(_: Any, path: Path, options: Any, *__: Any) -> None:
-        keeps[path.stem] = options.enable_cpu_mem_arena
-
-    monkeypatch.setattr(onnxruntime_backend, "load_graph", load)
-    manifest = read_manifest(tiny_bundle)
-    backend = OnnxRuntimeBackend(tiny_bundle, manifest, threads=1)
-    for graph in manifest.graphs:
-        backend.session(graph)
-    assert keeps == {"encoder": False, "roi_replay": False, "decoder": True}
