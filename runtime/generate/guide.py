@@ -147,8 +147,15 @@ class Matcher:
         self._mask = mask
 
     def allows(self, token: int) -> bool:
-        """Whether a token may come next."""
-        return bool(self._looked()[token >> 3] >> (token & 7) & 1)
+        """Whether a token may come next; without `look`, which answers for all tokens, it is found out for this alone.
+
+        The mask allows a single token where there is one way to go on, though the same text has other tokens too.
+        """
+        if self._mask is None:
+            if forced := self._inner.compute_ff_tokens():
+                return token == forced[0] and _bit(self._writable, token)
+            return _bit(self._writable, token) and self._inner.validate_tokens([token]) == 1
+        return _bit(self._mask, token)
 
     def narrow(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         """Logits [V] with those of all tokens that may not come next at minus infinity."""
@@ -184,6 +191,10 @@ class Matcher:
         return GarPromptError(
             f"the {self.structure.kind} is too much to hold an answer to: {_reason(self._inner.get_error())}"
         )
+
+
+def _bit(mask: NDArray[np.uint8], token: int) -> bool:
+    return bool(mask[token >> 3] >> (token & 7) & 1)
 
 
 def _reason(message: str) -> str:

@@ -21,10 +21,14 @@ class Sampler:
         self._options = options
         self._matcher = None if matcher is None else matcher.copy()  # the structure serves other answers too
         self._random = np.random.default_rng(options.seed)
+        self._at_odds = options.temperature > 0  # whether the next token will want the structure's whole mask
 
     def look(self) -> None:
-        """Prepare for the next token, while the engine computes what it may be."""
-        if self._matcher is not None:
+        """Prepare for the next token, while the engine computes what it may be.
+
+        Where the likeliest token was right by itself, the next one most often is, and no mask is needed.
+        """
+        if self._matcher is not None and self._at_odds:
             self._matcher.look()
 
     def take(self, likeliest: int, logits: Callable[[], NDArray[np.float32]]) -> int:
@@ -36,7 +40,9 @@ class Sampler:
             token = self.draw(values if matcher is None else matcher.narrow(values))
         elif matcher is None or matcher.allows(likeliest):
             token = likeliest
+            self._at_odds = False
         else:
+            self._at_odds = True
             token = int(matcher.narrow(logits() if values is None else values).argmax())
         if matcher is not None:
             matcher.take(token)

@@ -74,8 +74,8 @@ class OnnxRuntimeBackend:
 
     name = "onnxruntime"
     features_at_once = 64  # a tile of the 1B keeps all cores busy alone, and four take 650 MB more; nano's are small
-    # Attention also computes what the mask hides, half of a chunk's own scores; and a layer's scores beyond 32 MB, which
-    # 256 positions have from 1,024 slots on, are memory that malloc gives back, and the system clears, each time.
+    # Attention also computes what the mask hides, half of a chunk's own scores; and a layer's scores beyond 32 MB (of
+    # 256 positions from 1,024 slots on) are memory that malloc gives back, and the system clears, each time.
     prefill_chunk = 128
 
     def __init__(self, folder: Path, manifest: Manifest, threads: int = 0, ahead: bool = False) -> None:

@@ -253,6 +253,32 @@ def test_a_number_that_no_float_holds_is_no_value() -> None:
         structure.read("1e999")
 
 
+@pytest.mark.parametrize(
+    "options",
+    [Options(schema=object_of(colour={"enum": ["red", "reddish"]}, n={"type": "integer"}, s={"type": "string"})),
+     Options(regex="[a-z ]{2,30}(x|yz)?"), Options(choices=("rose", "red", "red apple"))],
+)  # fmt: skip
+def test_one_token_is_allowed_as_the_mask_of_all_says(nano: Gar, options: Options) -> None:
+    """In every state of a random walk, asked for one by one and by `look`."""
+    assert options.structure is not None
+    matcher, rng = nano.pipeline.guide.matcher(options.structure), np.random.default_rng(0)
+    for _ in range(60):
+        walked = matcher.copy()
+        walked.take(first := int(rng.choice(allowed(matcher, nano))))
+        matcher.take(first)
+        walked._mask = None  # as behind every token
+        one_by_one = [token for token in range(nano.manifest.dimensions.vocab) if walked.allows(token)]
+        if matcher.over:
+            break
+        assert one_by_one == allowed(matcher, nano)
+
+
+def allowed(matcher: Matcher, gar: Gar) -> list[int]:
+    """All tokens that the mask lets through."""
+    finite = np.isfinite(matcher.narrow(np.zeros(gar.manifest.dimensions.vocab, np.float32)))
+    return np.flatnonzero(finite).tolist()
+
+
 def test_answers_never_hold_what_prompts_are_made_of(nano: Gar, scene: Scene) -> None:
     """Not inside strings, and not where a grammar asks for it: it would go into the next prompt of a conversation."""
     added = nano.pipeline.bundle.tokenizer.get_added_tokens_decoder()
