@@ -32,7 +32,8 @@ def products_saturate(ort: Any) -> bool:
     options.log_severity_level = ERRORS_ONLY
     for rows in ROWS:
         try:
-            session = ort.InferenceSession(product_model(weights, rows), options, providers=["CPUExecutionProvider"])
+            model = product_model(weights, rows)
+            session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"], enable_fallback=0)
             (found,) = session.run(None, {INPUT: np.full((rows, DEPTH), 255, np.uint8)})
         except Exception as error:  # onnxruntime's exceptions share no base class below Exception
             raise failure(f"ONNX Runtime {ort.__version__} cannot multiply integers", error) from None
