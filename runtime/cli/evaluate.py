@@ -252,19 +252,21 @@ def _print_scores(scores: dict[str, Score]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table("", *(name or "answers" for name in scores), "published", title=scores[""].task)
     first = scores[""]
+    columns = ["", *(name or "answers" for name in scores), *(["published"] if first.published else [])]
+    table = Table(*columns, title=first.task)
     for figure in first.figures:
-        published = ", ".join(f"{size} {value:.3f}" for size, value in first.published.items())
         cells = [_figure(one.figures.get(figure)) for one in scores.values()]
-        table.add_row(figure, *cells, published if figure in ("accuracy", "average", "ratio") else "")
+        if figure in ("accuracy", "average", "ratio"):
+            cells += [", ".join(f"{size} {value:.3f}" for size, value in first.published.items())]
+        table.add_row(figure, *cells[: len(columns) - 1])
     for kind in first.kinds if len(first.kinds) > 1 else ():
         cells = []
         for one in scores.values():
             mean, count = one.kinds.get(kind, (0.0, 0))
             cells.append(f"{mean:.3f} of {count}")
-        table.add_row(escape(kind), *cells, "")
-    table.add_row("not marked", *(str(one.missing) for one in scores.values()), "")
+        table.add_row(escape(kind), *cells)
+    table.add_row("not marked", *(str(one.missing) for one in scores.values()))
     Console().print(table)
 
 
