@@ -61,7 +61,7 @@ class Chat:
         if self._latest is None:
             return None
         try:
-            return self._latest.finish().text
+            return self._latest.said()
         except GarError:  # whoever asked was told
             self._first, self._turns, self._latest = self._before
             return self._said()

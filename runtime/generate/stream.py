@@ -32,16 +32,37 @@ class AnswerStream:
 
     def finish(self) -> Answer:
         """Wait for the rest and return the whole answer; raises again what iterating raised."""
+        return self._as_read(self._ended().result())
+
+    def said(self) -> str:
+        """Wait for the rest and return the answer's text, whatever its value; raises again what iterating raised."""
+        answering = self._ended()
+        if answering.failure is not None:
+            raise answering.failure
+        assert answering.answer is not None  # an answering ends with one of both
+        return self._as_read(answering.answer).text
+
+    def _ended(self) -> Answering:
         try:
             self._answering.ended.wait()
         except BaseException:  # an interrupted caller wants no answer any more
             self._answering.cancel()
             raise
-        answer = self._answering.result()
+        return self._answering
+
+    def _as_read(self, answer: Answer) -> Answer:
+        """The answer; of a stream that was closed, as far as it was read, which is no value."""
         if not self._pieces.closed or self._pieces.over:
             return answer
         text, count = "".join(self._pieces.read), self._pieces.tokens
-        return dataclasses.replace(answer, text=text, tokens=answer.tokens[:count], finish_reason="cancelled")
+        return dataclasses.replace(
+            answer,
+            text=text,
+            tokens=answer.tokens[:count],
+            finish_reason="cancelled",
+            value=None,
+            logprobs=None if answer.logprobs is None else answer.logprobs[:count],
+        )
 
 
 class _Pieces:

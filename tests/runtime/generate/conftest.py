@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from helpers.examples import PICTURE
 from helpers.reference_gar import Reference
 
 from gar_edge.models.checkpoint import Checkpoint
 from gar_edge.runtime import Gar
 from gar_edge.runtime.bundle.shipped import SHIPPED
+from gar_edge.runtime.scene import Scene
 
 
 @pytest.fixture(scope="module")
@@ -25,3 +27,9 @@ def gar(bundle: Path) -> Gar:
 @pytest.fixture(scope="module")
 def nano() -> Gar:
     return Gar.load(SHIPPED)
+
+
+@pytest.fixture
+def scene(nano: Gar) -> Scene:
+    """The first example, opened afresh."""
+    return nano.open(PICTURE)

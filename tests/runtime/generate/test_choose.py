@@ -9,6 +9,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+from helpers.examples import COLOUR, MASK
 from helpers.pictures import middle, noise
 from helpers.reference_gar import Reference
 from helpers.slowed import slow
@@ -18,15 +19,6 @@ from gar_edge.runtime.generate.side_by_side import answer_side_by_side
 from gar_edge.runtime.scene import Scene
 
 TEXTS = ("yes", "no", "a", "a cup", "a cup of tea", "red", "redder", "left", "left of it", "Ä", "😀", "7", "77", "x\\y")
-
-
-@pytest.fixture
-def scene(nano: Gar) -> Scene:
-    return nano.open("examples/scene_1.png")
-
-
-MASK = {0: "examples/scene_1_mask_0.png"}
-COLOUR = "What colour is <Prompt0>?"
 
 
 def brute_force(reference: Reference, embeds: torch.Tensor, choice: str) -> tuple[float, int]:
