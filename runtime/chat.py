@@ -41,13 +41,10 @@ class Chat:
     def _submitted(self, question: str, *, streamed: bool) -> AnswerStream:
         watch, pipeline, numbers = StopWatch(), self._scheduler.pipeline, self._regions.numbers
         said, turns = self._said(), self._turns
-        if said is None:
-            pipeline.prompts.check(question, numbers)
-        else:
-            pipeline.prompts.check_words(question, numbers)
-            pipeline.prompts.check_said(said, numbers)
+        if said is not None:
             turns = [*turns, Turn(said, question)]
         first = question if self._first is None else self._first
+        pipeline.prompts.check(first, numbers, turns[-1:])
         ids = pipeline.prompts.build(first, numbers, len(self._picture.tiles.pixels), turns)
         request = Request.of(pipeline, self._picture, self._regions, ids, self._wanted)
         answering = self._scheduler.submit(request, watch=watch, opening_ms=self._opening_ms, streamed=streamed)

@@ -14,6 +14,7 @@ from gar_edge.runtime.errors import GarBusyError, GarPromptError
 from gar_edge.runtime.generate.answer import Answer, StopWatch
 from gar_edge.runtime.generate.choosing import Choice, Choosing
 from gar_edge.runtime.generate.options import DEFAULT, Options
+from gar_edge.runtime.generate.prompt import Turn
 from gar_edge.runtime.generate.request import OpenPicture, Regions, Request, Wanted
 from gar_edge.runtime.generate.scheduler import Scheduler
 from gar_edge.runtime.generate.side_by_side import Asked, answer_side_by_side
@@ -107,14 +108,24 @@ class Scene:
         opening_ms = self._take_opening() + watch["preprocess"]
         return Chat(self._scheduler, self.opened, found, wanted=wanted, opening_ms=opening_ms)
 
-    def prepare(self, question: str | None, regions: Mapping[int, RegionLike], *, options: Options = DEFAULT) -> Asked:
-        """A request, checked and ready for `answer_side_by_side`, so that questions about many pictures share a run."""
+    def prepare(
+        self,
+        question: str | None,
+        regions: Mapping[int, RegionLike],
+        *,
+        turns: Sequence[Turn] = (),
+        options: Options = DEFAULT,
+    ) -> Asked:
+        """A request, checked and ready for `answer_side_by_side`, so that questions about many pictures share a run.
+
+        turns: how a conversation that began with the question has gone on; the last one's question is to be answered.
+        """
         watch, pipeline = StopWatch(), self._scheduler.pipeline
         numbers = _numbers(regions)
-        pipeline.prompts.check(question, numbers)
+        pipeline.prompts.check(question, numbers, turns)
         wanted = Wanted.of(pipeline, options, numbers)
         found = self._found(regions, watch)
-        ids = pipeline.prompts.build(question, found.numbers, len(self.tiles.pixels))
+        ids = pipeline.prompts.build(question, found.numbers, len(self.tiles.pixels), turns)
         request = Request.of(pipeline, self.opened, found, ids, wanted)
         return Asked(request, watch, self._take_opening())
 

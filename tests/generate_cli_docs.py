@@ -18,6 +18,7 @@ COMMANDS = {  # as typed -> module with the Typer app
     "gar-engine": "gar_edge.runtime.cli.engine",
     "gar-bench": "gar_edge.runtime.cli.bench",
     "gar-eval": "gar_edge.runtime.cli.evaluate",
+    "gar-serve": "gar_edge.runtime.cli.serve",
     "python -m gar_edge.models.nano": "gar_edge.models.nano.__main__",
 }
 INTRODUCTION = """\

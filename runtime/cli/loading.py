@@ -10,7 +10,7 @@ from gar_edge.runtime.bundle.shipped import NANO
 from gar_edge.runtime.cli.engine_progress import TerminalWatch
 from gar_edge.runtime.cli.first_run import ABOUT_NANO
 from gar_edge.runtime.engines.names import DecoderName
-from gar_edge.runtime.gar import Gar
+from gar_edge.runtime.gar import BATCH, CACHE_BYTES, QUEUE, Gar
 
 
 @dataclass(frozen=True)
@@ -22,14 +22,17 @@ class EngineSettings:
     compat: bool
     threads: int
 
-    def load(self) -> Gar:
-        """The model; where none is named and it is gar-nano, what that is."""
+    def load(self, *, batch: int = BATCH, queue: int = QUEUE, cache_bytes: int = CACHE_BYTES) -> Gar:
+        """The model; where none is named and it is gar-nano, what that is. The rest as of `Gar.load`."""
         with TerminalWatch(sys.stderr) as watch:
             gar = Gar.load(
                 self.model,
                 backend=self.backend,
                 threads=self.threads,
                 decoder=DecoderName.of(self.compat).value,
+                batch=batch,
+                queue=queue,
+                cache_bytes=cache_bytes,
                 watch=watch,
             )
         if self.model is None and gar.manifest.source.name == NANO:

@@ -20,7 +20,7 @@ from gar_edge.runtime.images.shape import mask_box
 from gar_edge.runtime.jobs.job import Job
 from gar_edge.runtime.jobs.question import read_question
 from gar_edge.runtime.regions import box_mask
-from gar_edge.runtime.regions.files import entry_regions
+from gar_edge.runtime.regions.files import entry_regions, in_folder
 from gar_edge.runtime.regions.find import find_mask
 
 
@@ -32,7 +32,7 @@ def prepare_as_released(gar: Gar, folder: Path, options: Options, job: Job) -> A
     scene = gar.open(beside(folder, job.field["image"].to(Text)))
     masks = {
         number: find_mask(region, scene.image, box_mask, f"region {number}", turn=scene.turn)
-        for number, region in entry_regions(job.field, folder).items()
+        for number, region in entry_regions(job.field, in_folder(folder)).items()
     }
     known = len(pipeline.manifest.prompt.regions)
     numbers = sorted(masks)[:known]

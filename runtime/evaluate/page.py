@@ -17,7 +17,7 @@ from gar_edge.runtime.files.atomic import write_whole
 from gar_edge.runtime.images.loading import load_picture
 from gar_edge.runtime.jobs.question import read_question
 from gar_edge.runtime.regions import box_mask
-from gar_edge.runtime.regions.files import entry_regions
+from gar_edge.runtime.regions.files import entry_regions, in_folder
 from gar_edge.runtime.regions.find import find_mask
 from gar_edge.runtime.regions.overlay import draw_regions
 
@@ -71,7 +71,7 @@ def _shown(case: Case, data: Path) -> dict[str, object]:
     about["question"] = read_question(field) or "Describe this masked region in detail."
     try:
         picture = load_picture(beside(data, item.image))
-        regions = entry_regions(field, data).items()
+        regions = entry_regions(field, in_folder(data)).items()
         masks = {
             number: find_mask(region, picture.pixels, box_mask, f"region {number}", turn=picture.turn)
             for number, region in regions

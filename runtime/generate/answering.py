@@ -37,10 +37,11 @@ class Answering:
         opening_ms: float,
         *,
         streamed: bool = False,
+        when_said: Callable[[Piece], None] | None = None,
         when_ended: Callable[[Answering], None] | None = None,
     ) -> None:
-        """streamed: whether somebody reads its pieces. opening_ms: what preprocessing the picture took, where this is
-        the first request about it.
+        """streamed: whether somebody reads its pieces. when_said: takes them instead of the queue. opening_ms: what
+        preprocessing the picture took, where this is the first request about it.
         """
         prompt, options = pipeline.manifest.prompt, request.options
         self.live = options.live
@@ -53,6 +54,7 @@ class Answering:
         self._read: Callable[[str], Any] | None = None  # what makes a value of a structured answer that is whole
         self._opening_ms = opening_ms
         self._when_ended = when_ended
+        self._say = self.pieces.put if when_said is None else when_said
         self._cancelled = False
         self._deadline = None if options.seconds is None else time.monotonic() + options.seconds
         self._request: Request | None = request
@@ -94,18 +96,18 @@ class Answering:
         """Take a token; afterwards `transcript.reason` says whether it was the last."""
         piece = self.transcript.push(token, over=self.sampler.over)
         if piece:
-            self.pieces.put((piece, len(self.transcript.tokens)))
+            self._say((piece, len(self.transcript.tokens)))
 
     def end(self, reason: FinishReason | None = None) -> None:
         """The answer is whole, or stops as it is for a reason."""
         if reason is not None and (rest := self.transcript.end(reason)):
-            self.pieces.put((rest, len(self.transcript.tokens)))
+            self._say((rest, len(self.transcript.tokens)))
         self.answer = self._made()
         structure = self.request.options.structure
         if structure is not None and reason is None and self.sampler.complete and not self.transcript.cut:
             self._read = structure.read
         if isinstance(self.answer, Choice) and self.answer.best is not None:
-            self.pieces.put((self.answer.best, len(self.answer.tokens)))
+            self._say((self.answer.best, len(self.answer.tokens)))
         self._close()
 
     def result(self) -> Answer:

@@ -58,8 +58,14 @@ class PromptBuilder:
         self._tokenizer = tokenizer
         self._special = {token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special}
 
-    def check(self, question: str | None, numbers: Sequence[int]) -> None:
-        """Raise `GarPromptError` unless the question names exactly the given regions, one to five of them."""
+    def check(self, question: str | None, numbers: Sequence[int], turns: Sequence[Turn] = ()) -> None:
+        """Raise `GarPromptError` unless the question names exactly the given regions, one to five of them.
+
+        turns: what followed it, whose questions may name those.
+        """
+        for turn in turns:
+            self.check_words(turn.question, numbers)
+            self.check_said(turn.answer, numbers)
         known = self._spec.regions
         if not numbers:
             raise GarPromptError("no region given: mark at least one with a mask, a box or points")

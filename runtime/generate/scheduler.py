@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from gar_edge.runtime.errors import GarBackendError, GarBusyError
 from gar_edge.runtime.generate.answer import StopWatch
-from gar_edge.runtime.generate.answering import Answering
+from gar_edge.runtime.generate.answering import Answering, Piece
 from gar_edge.runtime.generate.kept import KeptWork
 from gar_edge.runtime.generate.pipeline import Pipeline
 from gar_edge.runtime.generate.prompt_work import PromptWork
@@ -63,14 +63,24 @@ class Scheduler:
         opening_ms: float = 0.0,
         patient: bool = False,
         streamed: bool = False,
+        when_said: Callable[[Piece], None] | None = None,
         when_ended: Callable[[Answering], None] | None = None,
     ) -> Answering:
         """Take a request; its answer is made in the scheduler's own thread.
 
         patient: wait where the queue is full, which otherwise raises `GarBusyError`. streamed: the answer's pieces are
-        read. when_ended: called in that thread, and must be quick.
+        read. when_said: told each piece, which is not queued then; when_ended: told that the answer is there, or why
+        not. Both are called in that thread, and must be quick.
         """
-        answering = Answering(self.pipeline, request, watch, opening_ms, streamed=streamed, when_ended=when_ended)
+        answering = Answering(
+            self.pipeline,
+            request,
+            watch,
+            opening_ms,
+            streamed=streamed,
+            when_said=when_said,
+            when_ended=when_ended,
+        )
         with self._changed:
             if patient:
                 self._changed.wait_for(lambda: len(self._waiting) < self._queue or self._pipeline is None)
@@ -87,6 +97,11 @@ class Scheduler:
             insort(self._waiting, answering, key=_rank)
             self._taken.append(answering)
         return answering
+
+    def counts(self) -> tuple[int, int]:
+        """How many requests wait for a place, and how many answers are in the making."""
+        with self._changed:
+            return len(self._waiting), sum(not one.ended.is_set() for one in self._taken) - len(self._waiting)
 
     def fitting(self, request: Request) -> tuple[int, int]:
         """How many such requests the free memory lets be answered side by side, and bytes free (0: nobody knows)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from gar_edge.runtime.errors import GarError, GarImageError
 from gar_edge.runtime.files.addresses import local_file, not_a_file, shown
 from gar_edge.runtime.images.shape import Turn
 
-ImageLike = str | Path | Image.Image | NDArray[np.generic]
+ImageLike = str | Path | bytes | Image.Image | NDArray[np.generic]  # bytes: of a file
 
 _ORIENTATION = 0x0112  # EXIF's tag; 1 is upright
 _UPRIGHT = range(2, 9)  # orientations that must be turned
@@ -32,9 +33,9 @@ class Picture:
 def load_image(image: ImageLike) -> NDArray[np.uint8]:
     """A picture as RGB uint8 [H,W,3].
 
-    Takes a path, a Pillow image or an array ([H,W,3] or [H,W], uint8, RGB). Files are turned upright by their EXIF
-    orientation, Pillow images are taken as they are; palettes are resolved, alpha is dropped, 16-bit grey is scaled.
-    The result is a copy. `GarImageError` otherwise.
+    Takes a path, a file's bytes, a Pillow image or an array ([H,W,3] or [H,W], uint8, RGB). Files are turned upright
+    by their EXIF orientation, Pillow images are taken as they are; palettes are resolved, alpha is dropped, 16-bit
+    grey is scaled. The result is a copy. `GarImageError` otherwise.
     """
     return load_picture(image).pixels
 
@@ -47,7 +48,9 @@ def load_picture(image: ImageLike) -> Picture:
     return Picture(_rgb(picture, source_name(image, "image")), turn)
 
 
-def decoded(source: str | Path | Image.Image, error: type[GarError], what: str) -> tuple[Image.Image, Turn | None]:
+def decoded(
+    source: str | Path | bytes | Image.Image, error: type[GarError], what: str
+) -> tuple[Image.Image, Turn | None]:
     """The decoded Pillow image with its file's format, files turned upright; or the error that says why not.
 
     No state of the process is touched: any number of threads may decode side by side.
@@ -66,7 +69,7 @@ def decoded(source: str | Path | Image.Image, error: type[GarError], what: str) 
                     stacklevel=4,
                 )
             return _copied(source), None
-        with Image.open(source) as picture:
+        with Image.open(BytesIO(source) if isinstance(source, bytes) else source) as picture:
             _check_size(picture, error, name)
             return _upright(picture)
     except GarError:

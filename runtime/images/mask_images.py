@@ -47,9 +47,9 @@ class _Source:
 def load_mask(mask: MaskLike) -> Mask:
     """A region as bool [H,W]: true where the mask is neither zero (black) nor transparent.
 
-    Takes a path, a Pillow image or an array ([H,W] of bool or numbers, or [H,W,1]). Where a mask has a soft edge or
-    lossy compression, what reaches half is taken, with a warning. `GarMaskError` for what has more values than a mask,
-    for a mask that covers nearly everything (bool arrays may), and otherwise.
+    Takes a path, a file's bytes, a Pillow image or an array ([H,W] of bool or numbers, or [H,W,1]). Where a mask has a
+    soft edge or lossy compression, what reaches half is taken, with a warning. `GarMaskError` for what has more values
+    than a mask, for a mask that covers nearly everything (bool arrays may), and otherwise.
     """
     if isinstance(mask, np.ndarray):
         return _mask_array(mask)
@@ -120,14 +120,16 @@ def _compression(source: object, picture: Image.Image) -> str | None:
         return "JPEG"
     if form in _LOSSY:
         return form
-    if form not in _MAYBE_LOSSY or (form == "WEBP" and isinstance(source, (str, Path)) and _is_vp8l(Path(source))):
+    if form not in _MAYBE_LOSSY or (form == "WEBP" and _is_vp8l(source)):
         return None
     return form if len(distinct(np.asarray(picture.convert("L")))) > 2 else None
 
 
-def _is_vp8l(path: Path) -> bool:
+def _is_vp8l(source: object) -> bool:
     """Whether a WebP file is of the lossless kind (RIFF chunks: four letters, length, padded to even)."""
-    data = path.read_bytes()
+    if not isinstance(source, (str, Path, bytes)):
+        return False
+    data = source if isinstance(source, bytes) else Path(source).read_bytes()
     at = 12
     while at + 8 <= len(data):
         kind, length = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")

@@ -13,7 +13,7 @@ from gar_edge.runtime.gar import Gar
 from gar_edge.runtime.generate.side_by_side import Asked
 from gar_edge.runtime.jobs.job import Job, JobSettings
 from gar_edge.runtime.jobs.question import read_options, read_question
-from gar_edge.runtime.regions.files import entry_regions
+from gar_edge.runtime.regions.files import entry_regions, in_folder
 from gar_edge.runtime.regions.find import find_mask
 from gar_edge.runtime.scene import Scene
 
@@ -38,7 +38,7 @@ class Preparation:
         settings = self._settings
         masks = {
             number: find_mask(region, scene.image, settings.segment, f"region {number}", turn=scene.turn)
-            for number, region in entry_regions(job.field, settings.folder).items()
+            for number, region in entry_regions(job.field, in_folder(settings.folder)).items()
         }
         if asked is None and list(masks) == [0]:
             masks = {self._gar.manifest.prompt.default_region: masks[0]}

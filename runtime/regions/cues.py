@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from gar_edge.runtime.errors import GarMaskError
 from gar_edge.runtime.images.loading import ImageLike
 from gar_edge.runtime.images.mask_images import load_colours
-from gar_edge.runtime.images.shape import match_mask
+from gar_edge.runtime.images.shape import Mask, match_mask
 from gar_edge.runtime.regions.coordinates import checked, fractions_meant, plain
 
 Bounds = tuple[int, int, int, int]
@@ -87,6 +87,21 @@ class Box:
 
     def marks(self, width: int, height: int) -> Marks:
         return Marks(self.bounds(width, height), NONE, NONE)
+
+
+@dataclass(frozen=True)
+class BoxMask:
+    """A box that is the region itself: nothing is cut out of it."""
+
+    box: Box
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        return self.box.size
+
+    def draw(self, width: int, height: int) -> Mask:
+        """Bool [height,width], true inside; `GarMaskError` where nothing of it lies in the picture."""
+        return filled(self.box.bounds(width, height), width, height)
 
 
 @dataclass(frozen=True)
@@ -161,6 +176,14 @@ class Scribble:
 
 
 Cue = Box | Points | Scribble
+
+
+def filled(bounds: Bounds, width: int, height: int) -> Mask:
+    """Bool [height,width], true inside the bounds."""
+    x1, y1, x2, y2 = bounds
+    mask = np.zeros((height, width), np.bool_)
+    mask[y1:y2, x1:x2] = True
+    return mask
 
 
 def spaced(pixels: Pixels, most: int) -> Pixels:

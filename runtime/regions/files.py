@@ -4,7 +4,7 @@ A region is one object:
 
 | object | region |
 |---|---|
-| `{"box": [x1, y1, x2, y2]}` | a box |
+| `{"box": [x1, y1, x2, y2]}`, with `"as_mask": true` too | a box; all that is inside it |
 | `{"points": [[x, y], …]}`, with `"not_points"` or `"box"` too | points inside; points outside, the box around them |
 | `{"size": [height, width], "counts": …}` | COCO's run-length encoding |
 | `{"polygons": [[x1, y1, x2, y2, …], …]}` | outlines |
@@ -30,7 +30,7 @@ from gar_edge.runtime.files.addresses import beside
 from gar_edge.runtime.files.fields import Field, Text, read_json
 from gar_edge.runtime.regions.coco import Coco, from_sa1b, is_coco
 from gar_edge.runtime.regions.coordinates import read_points
-from gar_edge.runtime.regions.cues import Box, Points, Scribble
+from gar_edge.runtime.regions.cues import Box, BoxMask, Points, Scribble
 from gar_edge.runtime.regions.label_studio import is_label_studio, read_label_studio
 from gar_edge.runtime.regions.labelme import is_labelme, read_labelme
 from gar_edge.runtime.regions.labels import MaskFile
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from gar_edge.runtime.regions.kinds import RegionLike
 
 _NUMBER = re.compile(r"[0-9]{1,9}")  # ASCII: isdecimal would take digits of any script, and any length
+Files = Callable[[Field], str | Path | bytes]  # what a field that names a file means
 _KINDS = "box, points, counts, polygons, mask or scribble"
 
 
@@ -74,15 +75,20 @@ def read_region_of(path: Path, image: str, chosen: int) -> RegionLike:
     return found[chosen]
 
 
-def entry_regions(entry: Field, folder: Path) -> dict[int, RegionLike]:
+def in_folder(folder: Path) -> Files:
+    """Files that are named relative to a folder."""
+    return lambda name: beside(folder, name.to(Text))
+
+
+def entry_regions(entry: Field, files: Files) -> dict[int, RegionLike]:
     """The regions of one picture in this project's form, by number; the first that cannot be read raises."""
     found = {}
-    for number, read in _own(entry, folder):
+    for number, read in _own(entry, files):
         found[number] = read()
     return found
 
 
-def read_region(field: Field, folder: Path) -> RegionLike:
+def read_region(field: Field, files: Files) -> RegionLike:
     """The region that one object means; `GarMaskError` names what is wrong in it."""
     keys = set(field.value) if isinstance(field.value, dict) else set()
     with naming(field):
@@ -92,9 +98,9 @@ def read_region(field: Field, folder: Path) -> RegionLike:
             return read_polygons(field["polygons"], None)
         if "mask" in keys:
             label = field["label"].to(int | None)
-            return MaskFile(beside(folder, field["mask"].to(Text)), label)
+            return MaskFile(files(field["mask"]), label)
         if "scribble" in keys:
-            return Scribble(beside(folder, field["scribble"].to(Text)))
+            return Scribble(files(field["scribble"]))
         box = _box(field["box"]) if "box" in keys else None
         if "points" in keys or "not_points" in keys:
             inside, outside = (
@@ -103,7 +109,7 @@ def read_region(field: Field, folder: Path) -> RegionLike:
             return Points(inside, outside, box)
     if box is None:
         raise field.wrong(f"an object with {_KINDS}")
-    return box
+    return BoxMask(box) if field["as_mask"].to(bool | None) else box
 
 
 def _read(path: Path, image: str) -> tuple[dict[int, RegionLike], dict[int, int | str]]:
@@ -138,7 +144,7 @@ def _read_own(root: Field, path: Path, image: str) -> dict[int, RegionLike]:
         root = entries[entry_about(names, image, root.source)]
     found: dict[int, RegionLike] = {}
     reading = Reading()
-    for number, read in _own(root, path.parent):
+    for number, read in _own(root, in_folder(path.parent)):
         with reading.skipping():
             found[number] = read()
     if not found:
@@ -148,7 +154,7 @@ def _read_own(root: Field, path: Path, image: str) -> dict[int, RegionLike]:
     return found
 
 
-def _own(entry: Field, folder: Path) -> Iterator[tuple[int, Callable[[], RegionLike]]]:
+def _own(entry: Field, files: Files) -> Iterator[tuple[int, Callable[[], RegionLike]]]:
     """The numbers of an entry's regions, and what reads each."""
     value = entry.value
     if isinstance(value, dict) and "mask_rles" in value:
@@ -158,12 +164,12 @@ def _own(entry: Field, folder: Path) -> Iterator[tuple[int, Callable[[], RegionL
     regions = entry["regions"] if isinstance(value, dict) and "regions" in value else entry
     if isinstance(regions.value, list):
         for number, one in enumerate(regions.items()):
-            yield number, partial(read_region, one, folder)
+            yield number, partial(read_region, one, files)
     elif isinstance(regions.value, dict) and regions.value and all(_NUMBER.fullmatch(name) for name in regions.value):
         for name in regions.value:
-            yield int(name), partial(read_region, regions[name], folder)
+            yield int(name), partial(read_region, regions[name], files)
     else:
-        yield 0, partial(read_region, regions, folder)
+        yield 0, partial(read_region, regions, files)
 
 
 def _box(field: Field) -> Box:

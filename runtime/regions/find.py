@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gar_edge.runtime.errors import GarMaskError
 from gar_edge.runtime.images.mask_images import NEARLY_ALL, load_mask
 from gar_edge.runtime.images.shape import Mask, Turn, check_shape, match_mask
-from gar_edge.runtime.regions.cues import Box, Cue, Points, Scribble
+from gar_edge.runtime.regions.cues import Box, BoxMask, Cue, Points, Scribble, filled
 from gar_edge.runtime.regions.foreign import understood
 from gar_edge.runtime.regions.kinds import Marked, RegionLike
 from gar_edge.runtime.regions.polygons import Polygons
@@ -40,7 +40,7 @@ def find_mask(
     height, width = image.shape[:2]
     try:
         region = understood(region)
-        if isinstance(region, Box) and region.size is not None:
+        if isinstance(region, (Box, BoxMask)) and region.size is not None:
             check_shape(region.size, (width, height), turn)
         if isinstance(region, (Box, Points, Scribble)):
             mask = segment(image, region)
@@ -49,7 +49,7 @@ def find_mask(
             if not drawn.any():
                 raise GarMaskError("mask is empty: no pixel is set; mark the region with non-zero pixels")
             mask = match_mask(drawn, width, height, turn)
-            _warn_of(drawn, mask, isinstance(region, Polygons), name)
+            _warn_of(drawn, mask, isinstance(region, (Polygons, BoxMask)), name)
     except GarMaskError as error:
         raise GarMaskError(f"{name}: {error}") from None
     if not mask.any():
@@ -74,13 +74,8 @@ def turn_untold(region: RegionLike, turn: Turn | None) -> bool:
 def box_mask(image: NDArray[np.uint8], cue: Cue) -> Mask:
     """The segmenter that takes a box as it is: bool [H,W], true inside. Cues without a box go to GrabCut."""
     height, width = image.shape[:2]
-    marks = cue.marks(width, height)
-    if marks.bounds is None:
-        return grabcut(image, cue)
-    x1, y1, x2, y2 = marks.bounds
-    mask = np.zeros((height, width), np.bool_)
-    mask[y1:y2, x1:x2] = True
-    return mask
+    bounds = cue.marks(width, height).bounds
+    return grabcut(image, cue) if bounds is None else filled(bounds, width, height)
 
 
 def _warn_of(drawn: Mask, mask: Mask, outlined: bool, name: str) -> None:

@@ -19,7 +19,7 @@ from gar_edge.runtime.files.fields import Field
 from gar_edge.runtime.regions.coco import read_segmentation
 from gar_edge.runtime.regions.coordinates import plain
 from gar_edge.runtime.regions.cues import Box, Points, Scribble
-from gar_edge.runtime.regions.files import read_region
+from gar_edge.runtime.regions.files import in_folder, read_region
 from gar_edge.runtime.regions.polygons import Polygons
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def understood(region: Any) -> RegionLike:
     and arrays as pycocotools has them; COCO's annotations and what SAM's mask generator returns;
     `supervision.Detections` and Ultralytics' `Results`, `Masks` and `Boxes` of one.
     """
-    if isinstance(region, (str, Image.Image, Box, Points, Scribble)) or callable(getattr(region, "draw", None)):
+    if isinstance(region, (str, bytes, Image.Image, Box, Points, Scribble)) or callable(getattr(region, "draw", None)):
         return region
     if isinstance(region, os.PathLike):
         return Path(region)
@@ -61,7 +61,7 @@ def _object(region: Mapping[Any, Any]) -> RegionLike:
         return _plane(segmentation)
     if segmentation is not None:
         return read_segmentation(Field("region", plain(segmentation), "segmentation"), None)
-    return read_region(Field("region", plain(dict(region))), Path())
+    return read_region(Field("region", plain(dict(region))), in_folder(Path()))
 
 
 def _plane(array: NDArray[Any]) -> NDArray[Any]:

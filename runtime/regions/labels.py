@@ -18,17 +18,17 @@ _VOID = 255  # in VOC-style label images: the rims of objects, and what nobody c
 
 @dataclass(frozen=True)
 class MaskFile:
-    """A mask image, or one instance of a label image."""
+    """A mask image's file, or one instance of a label image's: its path, or its bytes."""
 
-    path: str | Path
+    file: str | Path | bytes
     label: int | None = None
 
     def draw(self, width: int, height: int) -> Mask:
         """The mask at its own size; `GarMaskError` names the file."""
         try:
-            return load_mask(self.path) if self.label is None else from_label(self.path, self.label)
+            return load_mask(self.file) if self.label is None else from_label(self.file, self.label)
         except GarMaskError as error:
-            name = source_name(self.path, "mask")
+            name = source_name(self.file, "mask")
             raise GarMaskError(f"{name}: {str(error).removeprefix(f'{name}: ')}") from None
 
 

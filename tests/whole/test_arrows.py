@@ -24,7 +24,7 @@ ROOMS = (
     {"chat"},
     {"scene"},
     {"gar"},
-    {"live", "video", "jobs"},
+    {"live", "video", "jobs", "serve"},
     {"bench", "evaluate"},
     {"cli"},
 )

@@ -145,14 +145,14 @@ def test_the_released_files_are_unpacked_and_packed_as_they_were(name: str) -> N
 def test_every_mask_is_what_pycocotools_decodes(name: str) -> None:
     from pycocotools import mask as coco
 
-    from gar_edge.runtime.regions.files import entry_regions
+    from gar_edge.runtime.regions.files import entry_regions, in_folder
 
     folder, _ = FILES[name]
     for item in TASKS[name].read(BENCH / folder):
         field = item.job.field
         assert not isinstance(field, GarPromptError)
         runs = field.value.get("mask_rles") or field.value["regions"]
-        for (_, region), one in zip(entry_regions(field, BENCH / folder).items(), runs, strict=True):
+        for (_, region), one in zip(entry_regions(field, in_folder(BENCH / folder)).items(), runs, strict=True):
             height, width = one["size"]
             np.testing.assert_array_equal(region.draw(width, height), coco.decode(one).astype(bool))
 

@@ -1,0 +1,157 @@
+"""`gar-serve`: regions over HTTP, and a page to draw them on."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gar_edge.runtime.cli.terminal import run_app
+from gar_edge.runtime.engines.names import BackendName
+
+app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
+
+LIMITS = "Limits"
+ACCESS = "Who may ask"
+
+
+@app.command(context_settings={"help_option_names": ["-h", "--help"]})
+def serve(
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            "-m",
+            "--model",
+            help="Bundle folder. Default: the one exported last, or else gar-nano.",
+            show_default=False,
+        ),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; another than this machine's own needs a key.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8080,
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="Keys that may ask, one a line: KEY, or NAME KEY.",
+            rich_help_panel=ACCESS,
+            show_default=False,
+        ),
+    ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Listen for others without a key.", rich_help_panel=ACCESS)
+    ] = False,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(help="A further name that the server is asked under, as behind a proxy.", rich_help_panel=ACCESS),
+    ] = None,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ORIGIN",
+            help="A web page's origin that may ask, as https://robot.example.",
+            rich_help_panel=ACCESS,
+        ),
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Answers side by side.", rich_help_panel=LIMITS)] = 8,
+    queue: Annotated[int, typer.Option(min=1, help="Questions that may wait.", rich_help_panel=LIMITS)] = 64,
+    per_key: Annotated[int, typer.Option(min=1, help="Questions of one key at once.", rich_help_panel=LIMITS)] = 32,
+    max_body_mib: Annotated[int, typer.Option(min=1, help="Of a request's body.", rich_help_panel=LIMITS)] = 32,
+    max_pixels: Annotated[
+        int, typer.Option(min=1, help="Of a picture or mask, before it is decoded.", rich_help_panel=LIMITS)
+    ] = 50_000_000,
+    max_regions: Annotated[int, typer.Option(min=1, help="Of one request.", rich_help_panel=LIMITS)] = 64,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Of an answer.", rich_help_panel=LIMITS)] = 1024,
+    max_seconds: Annotated[float, typer.Option(min=0.001, help="Of an answer.", rich_help_panel=LIMITS)] = 60.0,
+    scenes: Annotated[int, typer.Option(min=1, help="Pictures kept open.", rich_help_panel=LIMITS)] = 64,
+    scene_seconds: Annotated[
+        float, typer.Option(min=1, help="How long after its last use a picture is kept.", rich_help_panel=LIMITS)
+    ] = 600.0,
+    stop_seconds: Annotated[
+        float,
+        typer.Option(min=0.001, help="For answers in the making once the server is stopped.", rich_help_panel=LIMITS),
+    ] = 20.0,
+    cache_mib: Annotated[
+        int, typer.Option(min=0, help="For what earlier answers leave to later ones.", rich_help_panel=LIMITS)
+    ] = 1024,
+    log_texts: Annotated[
+        bool, typer.Option("--log-texts", help="Write questions and answers into the log too.")
+    ] = False,
+    backend: Annotated[BackendName, typer.Option(help="The engine, as of gar-run.")] = BackendName.AUTO,
+    compat: Annotated[bool, typer.Option("--compat", help="The compat decoder, as of gar-run.")] = False,
+    threads: Annotated[int, typer.Option(min=0, help="Processor threads; 0: all cores.")] = 0,
+) -> None:
+    """Answer questions about regions over HTTP: OpenAI's API with regions, one of our own, and a page at /.
+
+    One JSON line per request goes to standard output. SIGTERM and Ctrl-C finish what is asked and end with 0.
+
+    `gar-serve -m bundle --host 0.0.0.0 --api-key-file keys.txt`
+    """
+    from gar_edge.runtime.cli.loading import EngineSettings
+    from gar_edge.runtime.serve.needs import check_installed
+
+    check_installed()
+    from gar_edge.runtime.serve.access import Access, is_loopback, origins_of, read_keys
+    from gar_edge.runtime.serve.app import create_app
+    from gar_edge.runtime.serve.limits import MIB, Limits
+    from gar_edge.runtime.serve.log import RequestLog
+    from gar_edge.runtime.serve.server import listen, run
+
+    if not is_loopback(host) and api_key_file is None and not insecure:
+        raise typer.BadParameter(
+            f"{host} can be reached by others; give --api-key-file, or --insecure to let anybody ask",
+            param_hint="--host",
+        )
+    keys = {} if api_key_file is None else read_keys(api_key_file)
+    names = frozenset(one.lower() for one in name or ())
+    access = Access(keys, names, origins_of(allow_origin or ()))
+    limits = Limits(
+        body_bytes=max_body_mib * MIB,
+        bodies_bytes=max(256, 2 * max_body_mib) * MIB,
+        pixels=max_pixels,
+        regions=max_regions,
+        tokens=max_tokens,
+        seconds=max_seconds,
+        scenes=scenes,
+        scene_seconds=scene_seconds,
+        stop_seconds=stop_seconds,
+        per_key=per_key,
+    )
+    settings = EngineSettings(model=model, backend=backend.value, compat=compat, threads=threads)
+    listening = listen(host, port, backlog=limits.connections)  # first: a taken port should not wait for a model
+    log = RequestLog(_write, texts=log_texts)
+    with settings.load(batch=batch, queue=queue, cache_bytes=cache_mib * MIB) as gar:
+        served = create_app(gar, queue=queue, access=access, limits=limits, log=log)
+        address = _address(host, listening.getsockname()[1])
+
+        def started() -> None:
+            about = f"{gar.manifest.name} ({gar.manifest.precision}) on {gar.pipeline.backend.name}"
+            print(f"{about} at {address}  (page: {address}/, API: {address}/docs)", file=sys.stderr, flush=True)
+            if not keys and not is_loopback(host):
+                print("warning: anybody who reaches this address may ask (--insecure)", file=sys.stderr, flush=True)
+            log.event("started", model=gar.manifest.name, address=address)
+
+        run(served, listening, started=started)
+        log.event("stopped")
+
+
+def _address(host: str, port: int) -> str:
+    """Where to ask: of all addresses of a machine, the one that works on it."""
+    name = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    return f"http://{name}:{port}"
+
+
+def _write(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    """Entry point of `gar-serve`."""
+    run_app(app)
+
+
+if __name__ == "__main__":
+    main()

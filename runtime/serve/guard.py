@@ -1,0 +1,190 @@
+"""What every request passes through: who asks, how much comes and how slowly, and what is written down about it.
+
+Plain ASGI, outermost, so that nothing of a refused request is read and no error gets past it.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+from starlette.requests import ClientDisconnect
+
+from gar_edge.runtime.serve.access import OPEN, OPEN_FOLDER, Access
+from gar_edge.runtime.serve.admission import Admission, Ticket, too_large
+from gar_edge.runtime.serve.api_errors import ApiError, api_error_of
+from gar_edge.runtime.serve.events import ClientGoneError
+from gar_edge.runtime.serve.limits import Limits
+from gar_edge.runtime.serve.log import RequestLog
+from gar_edge.runtime.serve.metrics import Metrics
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_SAFE = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
+_GONE = 499  # a client that left before its answer, as nginx writes it down; nobody receives it
+
+
+@dataclass
+class Visit:
+    """One request on its way: what handlers may know of it, and what the log will tell."""
+
+    id: str
+    owner: str = ""
+    ticket: Ticket | None = None
+    begun: float = field(default_factory=time.perf_counter)
+    status: int = 0
+    sent: int = 0
+    told: dict[str, Any] = field(default_factory=dict)  # by handlers, for the log
+    gone: bool = False  # the client
+
+
+class Guard:
+    """Wraps the application."""
+
+    def __init__(
+        self, app: App, *, access: Access, admission: Admission, limits: Limits, metrics: Metrics, log: RequestLog
+    ) -> None:
+        self._app = app
+        self._access = access
+        self._admission = admission
+        self._limits = limits
+        self._metrics = metrics
+        self._log = log
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        visit = Visit(_wished_id(headers.get("x-request-id")) or secrets.token_hex(8))
+        scope.setdefault("state", {})["visit"] = visit
+        reply = _Reply(scope, send, visit, self._limits)
+        try:
+            await self._visit(scope, receive, reply, visit, headers)
+        except (ClientGoneError, ClientDisconnect):
+            visit.gone = True
+            reply.abort()
+        except Exception as error:
+            if reply.begun or visit.gone:
+                if not visit.gone:
+                    self._log.failed(visit.id, error)
+                reply.abort()
+            else:
+                fault = api_error_of(error)
+                if fault.status == 500 and not isinstance(error, ApiError):
+                    self._log.failed(visit.id, error)
+                await reply.fault(fault)
+        finally:
+            if visit.gone or not visit.status:
+                visit.status = _GONE
+            self._metrics.request(_route(scope), visit.status, time.perf_counter() - visit.begun)
+            self._log.request(scope, visit, _route(scope))
+
+    async def _visit(
+        self, scope: Scope, receive: Receive, reply: _Reply, visit: Visit, headers: dict[str, str]
+    ) -> None:
+        path = scope["path"]
+        asset = path in OPEN or path.startswith(OPEN_FOLDER)
+        self._access.check_browser(headers, asset=asset)
+        client = scope.get("client") or ("", 0)
+        if asset:
+            await self._app(scope, _no_body(receive), reply)
+            return
+        visit.owner = self._access.owner(headers, client[0])
+        if scope["method"] in ("GET", "HEAD", "DELETE", "OPTIONS"):
+            await self._app(scope, _no_body(receive), reply)
+            return
+        length = headers.get("content-length", "0")
+        if length.isascii() and length.isdigit() and int(length) > self._limits.body_bytes:
+            raise too_large(self._limits)
+        with self._admission.admit(visit.owner) as visit.ticket:
+            await self._app(scope, self._metered(receive, visit), reply)
+
+    def _metered(self, receive: Receive, visit: Visit) -> Receive:
+        """The body, as far as there is room for it."""
+
+        async def metered() -> Message:
+            message = await receive()
+            if message.get("body") and visit.ticket is not None:
+                self._admission.hold(visit.ticket, len(message["body"]))
+            return message
+
+        return metered
+
+
+class _Reply:
+    """Sends an answer: with the headers that every one has, and to clients that take it."""
+
+    def __init__(self, scope: Scope, send: Send, visit: Visit, limits: Limits) -> None:
+        self._scope = scope
+        self._send = send
+        self._visit = visit
+        self._seconds = limits.send_seconds
+        self.begun = False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.begun = True
+            self._visit.status = message["status"]
+            named = {name.lower() for name, _ in message["headers"]}
+            added = [(name, value) for name, value in _SAFE if name not in named]
+            message["headers"] = [*message["headers"], *added, (b"x-request-id", self._visit.id.encode())]
+        self._visit.sent += len(message.get("body", b""))
+        try:
+            with anyio.fail_after(self._seconds):
+                await self._send(message)
+        except (TimeoutError, OSError):
+            self._visit.gone = True
+            self.abort()
+            raise ConnectionAbortedError("the client takes no answer") from None
+
+    async def fault(self, fault: ApiError) -> None:
+        """Answer with an error."""
+        body = json.dumps(fault.to_json()).encode()
+        headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), **fault.headers}
+        listed = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
+        try:
+            await self({"type": "http.response.start", "status": fault.status, "headers": listed})
+            await self({"type": "http.response.body", "body": body, "more_body": False})
+        except ConnectionAbortedError:
+            pass
+
+    def abort(self) -> None:
+        """Close the connection at once: what was sent so far is not the whole answer."""
+        connection = self._scope.get("state", {}).get("connection")
+        if connection is not None:
+            connection.abort()
+
+
+def _no_body(receive: Receive) -> Receive:
+    """For requests that have none: what comes all the same is not kept."""
+
+    async def emptied() -> Message:
+        message = await receive()
+        return {**message, "body": b""} if message["type"] == "http.request" else message
+
+    return emptied
+
+
+def _wished_id(given: str | None) -> str | None:
+    """A client's own name for its request, where it is a plain one."""
+    plain = given is not None and 0 < len(given) <= 64 and given.isascii() and given.replace("-", "").isalnum()
+    return given if plain else None
+
+
+def _route(scope: Scope) -> str:
+    """The route's pattern: paths hold ids, and whatever strangers try."""
+    return str(getattr(scope.get("route"), "path", "")) or "none"

@@ -1,0 +1,146 @@
+"""From a request's words to requests of the scheduler: in worker threads, for pictures and masks take their time."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from io import BytesIO
+from typing import Any
+
+from PIL import Image
+
+from gar_edge.runtime.errors import GarMaskError, GarPromptError
+from gar_edge.runtime.files.fields import Field
+from gar_edge.runtime.generate.answer import Answer
+from gar_edge.runtime.generate.options import Options
+from gar_edge.runtime.generate.prompt import Turn
+from gar_edge.runtime.generate.side_by_side import Asked
+from gar_edge.runtime.images.shape import Mask, pixel_box
+from gar_edge.runtime.regions.files import entry_regions
+from gar_edge.runtime.regions.find import find_mask
+from gar_edge.runtime.regions.kinds import RegionLike
+from gar_edge.runtime.scene import Scene
+from gar_edge.runtime.serve.api_errors import ApiError
+from gar_edge.runtime.serve.bodies import HowToAnswer
+from gar_edge.runtime.serve.limits import Limits
+from gar_edge.runtime.serve.pictures import MaskUrls
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A question about regions, which are JSON in this project's form; None: the description of one. turns: what
+    followed it.
+    """
+
+    question: str | None
+    regions: Any
+    turns: Sequence[Turn] = ()
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Requests ready for the scheduler, and the boxes of each one's regions."""
+
+    asked: list[Asked] = field(default_factory=list)
+    boxes: list[dict[str, list[int]]] = field(default_factory=list)
+
+    def to_json(self, index: int, answer: Answer) -> dict[str, Any]:
+        """An answer as it is told."""
+        return {"index": index, **answer.to_json(), "boxes": self.boxes[index]}
+
+
+def prepare(scene: Scene, wishes: Sequence[Wish], options: Options, limits: Limits, *, described: int) -> Prepared:
+    """Requests for all questions; `GarError` for the first that cannot be asked, before any is.
+
+    described: the number of a region that is to be described and has none of its own.
+    """
+    prepared = Prepared()
+    for wish in wishes:
+        check_words(wish, limits)
+        masks = read_masks(scene, wish.regions, limits)
+        if wish.question is None and list(masks) == [0]:
+            masks = {described: masks[0]}
+        prepared.asked.append(scene.prepare(wish.question, masks, turns=wish.turns, options=options))
+        prepared.boxes.append({str(number): pixel_box(mask) for number, mask in masks.items()})
+    return prepared
+
+
+def options_of(how: HowToAnswer, limits: Limits) -> Options:
+    """Options of answers, within the server's limits; `GarPromptError` for those that do not fit together."""
+    return Options(
+        max_new_tokens=min(how.max_new_tokens or limits.tokens, limits.tokens),
+        temperature=how.temperature,
+        top_p=how.top_p,
+        top_k=how.top_k,
+        seed=how.seed,
+        stop=tuple(how.stop),
+        seconds=min(how.seconds or limits.seconds, limits.seconds),
+        speculate=how.speculate,
+        live=how.live,
+        schema=how.structure,
+        regex=how.regex,
+        choices=tuple(how.one_of),
+        grammar=how.grammar,
+        logprobs=how.logprobs,
+    )
+
+
+def split(regions: Any) -> list[Any]:
+    """Regions given together, each for itself, in their order."""
+    if isinstance(regions, Mapping) and "regions" in regions:
+        regions = regions["regions"]
+    if isinstance(regions, Mapping) and regions and all(str(key).isascii() and str(key).isdigit() for key in regions):
+        return list(regions.values())
+    if isinstance(regions, Mapping) and isinstance(regions.get("mask_rles"), list):
+        return list(regions["mask_rles"])
+    return list(regions) if isinstance(regions, list) else [regions]
+
+
+def check_words(wish: Wish, limits: Limits) -> None:
+    """`GarPromptError` for texts that are longer than any question."""
+    texts = [wish.question or "", *(turn.question for turn in wish.turns)]
+    if (longest := max(map(len, texts))) > limits.question:
+        raise GarPromptError(f"a question of {longest} characters; at most {limits.question} are taken")
+    if any(len(turn.answer) > 8 * limits.question for turn in wish.turns):
+        raise GarPromptError("an answer among the turns is longer than any that is given here")
+
+
+def read_masks(scene: Scene, regions: Any, limits: Limits) -> dict[int, Mask]:
+    """Masks by number; `GarMaskError` for what is no region, `ApiError` for too many."""
+    found = read_regions(regions, limits)
+    height, width = scene.image.shape[:2]
+    if len(found) * width * height > limits.mask_pixels:
+        raise ApiError(
+            400,
+            f"{len(found)} regions of a picture of {width}x{height} at once are too many; ask about fewer",
+            param="regions",
+        )
+    return {
+        number: find_mask(region, scene.image, name=f"region {number}", turn=scene.turn)
+        for number, region in found.items()
+    }
+
+
+def read_regions(regions: Any, limits: Limits) -> dict[int, RegionLike]:
+    """Regions by number, in their order."""
+    if regions is None or regions in ([], {}):
+        raise GarMaskError('no region is given; mark at least one, e.g. [{"box": [10, 10, 60, 60]}]')
+    count = len(split(regions))
+    if count > limits.regions:
+        raise ApiError(400, f"{count} regions in one request, over {limits.regions}; ask in parts", param="regions")
+    return entry_regions(Field("the request", {"regions": regions}), MaskUrls(limits))
+
+
+def outlined(masks: Mapping[int, Mask]) -> dict[str, dict[str, Any]]:
+    """What regions turned out to be: extent, area and mask of each."""
+    return {
+        str(number): {"box": pixel_box(mask), "area": int(mask.sum()), "mask": _png(mask)}
+        for number, mask in masks.items()
+    }
+
+
+def _png(mask: Mask) -> str:
+    stream = BytesIO()
+    Image.fromarray(mask).save(stream, "PNG")  # one bit a pixel
+    return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
