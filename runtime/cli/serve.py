@@ -56,7 +56,12 @@ def serve(
         ),
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Answers side by side.", rich_help_panel=LIMITS)] = 8,
-    queue: Annotated[int, typer.Option(min=1, help="Questions that may wait.", rich_help_panel=LIMITS)] = 64,
+    queue: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Questions that may be here at once, in the making or waiting.", rich_help_panel=LIMITS
+        ),
+    ] = 64,
     per_key: Annotated[int, typer.Option(min=1, help="Questions of one key at once.", rich_help_panel=LIMITS)] = 32,
     max_body_mib: Annotated[int, typer.Option(min=1, help="Of a request's body.", rich_help_panel=LIMITS)] = 32,
     max_pixels: Annotated[

@@ -54,11 +54,11 @@ class Access:
             raise ApiError(403, "asked by a page of another server", code="origin")
 
     def owner(self, headers: Mapping[str, str], client: str) -> str:
-        """The name of the key that a request carries, or, where none is needed, the client's address; else `ApiError`."""
+        """The name of the key that a request carries, or, where none is needed, the client's address; `ApiError`."""
         if not self.keys:
             return client
         scheme, _, key = headers.get("authorization", "").partition(" ")
-        given = _digest(key.strip()) if scheme.lower() == "bearer" else b""
+        given = key_digest(key.strip()) if scheme.lower() == "bearer" else b""
         found = [name for digest, name in self.keys.items() if hmac.compare_digest(digest, given)]  # all are compared
         if not found:
             raise ApiError(
@@ -96,7 +96,7 @@ def read_keys(path: Path) -> dict[bytes, str]:
                 f"{path}: line {number} is no key: KEY or NAME KEY, of {LEAST_KEY} characters or more; "
                 "`openssl rand -hex 24` makes one"
             )
-        keys[_digest(key)] = words[0] if len(words) == 2 else f"key {number}"
+        keys[key_digest(key)] = words[0] if len(words) == 2 else f"key {number}"
     if not keys:
         raise GarError(f"{path}: holds no key; write one into a line")
     return keys
@@ -123,7 +123,8 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _digest(key: str) -> bytes:
+def key_digest(key: str) -> bytes:
+    """What is kept of a key."""
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 

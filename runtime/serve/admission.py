@@ -13,7 +13,7 @@ from gar_edge.runtime.serve.limits import Limits
 
 @dataclass
 class Ticket:
-    """A request that was let in, as `count` questions; `held` bytes of its body are here."""
+    """A request that was let in, as `count` questions, with room for `held` bytes of its body."""
 
     owner: str
     count: int = 1
@@ -23,8 +23,8 @@ class Ticket:
 class Admission:
     """Counts what is here; of the event loop's thread alone.
 
-    places: questions that may be here, those in the making and those that wait; beyond it requests are refused (429)
-    before their bodies are read, so that memory is bounded whatever comes.
+    places: questions that may be here, those in the making and those that wait, and no more than the scheduler lets
+    wait; beyond it requests are refused (429) before their bodies are read, so that memory is bounded whatever comes.
     """
 
     def __init__(self, limits: Limits, *, places: int, keys: bool) -> None:
@@ -61,9 +61,13 @@ class Admission:
         self._take(ticket, count - ticket.count)
 
     def hold(self, ticket: Ticket, size: int) -> None:
-        """So many bytes more of a body have come."""
+        """Room for so many bytes more of a body; `ApiError` where there is none."""
         if ticket.held + size > self._limits.body_bytes:
-            raise too_large(self._limits)
+            raise ApiError(
+                413,
+                f"the body is larger than {self._limits.body_bytes >> 20} MiB; send a smaller picture",
+                code="body",
+            )
         if self._bytes + size > self._limits.bodies_bytes:
             raise ApiError(429, "too many large requests at once; ask again later", code="memory", headers=RETRY)
         ticket.held += size
@@ -83,8 +87,3 @@ class Admission:
             raise ApiError(429, f"{self.inside} requests are here already", code="queue_full", headers=RETRY)
         self._owners[ticket.owner] += count
         ticket.count += count
-
-
-def too_large(limits: Limits) -> ApiError:
-    """What a body over the limit is answered."""
-    return ApiError(413, f"the body is larger than {limits.body_bytes >> 20} MiB; send a smaller picture", code="body")

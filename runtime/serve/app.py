@@ -52,12 +52,12 @@ class Served:
 def create_app(
     gar: Gar, *, queue: int, access: Access | None = None, limits: Limits | None = None, log: RequestLog | None = None
 ) -> Served:
-    """The application that serves a model. queue: as the model was loaded with."""
+    """The application that serves a model. queue: as the model was loaded with; so many questions are here at most."""
     access, limits = access or Access(), limits or Limits()
     log = log or RequestLog(lambda line: None)
     scenes = SceneStore(gar, limits)
     metrics = Metrics(gar, scenes=scenes.counts)
-    admission = Admission(limits, places=gar.scheduler.places + queue, keys=bool(access.keys))
+    admission = Admission(limits, places=queue, keys=bool(access.keys))
     service = Service(
         gar=gar,
         limits=limits,

@@ -16,7 +16,7 @@ import anyio
 from starlette.requests import ClientDisconnect
 
 from gar_edge.runtime.serve.access import OPEN, OPEN_FOLDER, Access
-from gar_edge.runtime.serve.admission import Admission, Ticket, too_large
+from gar_edge.runtime.serve.admission import Admission, Ticket
 from gar_edge.runtime.serve.api_errors import ApiError, api_error_of
 from gar_edge.runtime.serve.events import ClientGoneError
 from gar_edge.runtime.serve.limits import Limits
@@ -46,6 +46,7 @@ class Visit:
     ticket: Ticket | None = None
     begun: float = field(default_factory=time.perf_counter)
     status: int = 0
+    received: int = 0
     sent: int = 0
     told: dict[str, Any] = field(default_factory=dict)  # by handlers, for the log
     gone: bool = False  # the client
@@ -108,9 +109,9 @@ class Guard:
             await self._app(scope, _no_body(receive), reply)
             return
         length = headers.get("content-length", "0")
-        if length.isascii() and length.isdigit() and int(length) > self._limits.body_bytes:
-            raise too_large(self._limits)
         with self._admission.admit(visit.owner) as visit.ticket:
+            # What is announced is room taken, so that of several that come side by side some find all of theirs.
+            self._admission.hold(visit.ticket, int(length) if length.isascii() and length.isdigit() else 0)
             await self._app(scope, self._metered(receive, visit), reply)
 
     def _metered(self, receive: Receive, visit: Visit) -> Receive:
@@ -118,8 +119,9 @@ class Guard:
 
         async def metered() -> Message:
             message = await receive()
-            if message.get("body") and visit.ticket is not None:
-                self._admission.hold(visit.ticket, len(message["body"]))
+            if visit.ticket is not None and (piece := message.get("body")):
+                visit.received += len(piece)
+                self._admission.hold(visit.ticket, max(0, visit.received - visit.ticket.held))
             return message
 
         return metered

@@ -34,7 +34,7 @@ class RequestLog:
             route=route,
             status=visit.status,
             milliseconds=round((time.perf_counter() - visit.begun) * 1e3, 3),
-            received=visit.ticket.held if visit.ticket is not None else 0,
+            received=visit.received,
             sent=visit.sent,
             **visit.told,
         )

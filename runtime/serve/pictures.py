@@ -13,7 +13,7 @@ from gar_edge.runtime.errors import GarImageError, GarMaskError
 from gar_edge.runtime.files.fields import Field, Text
 from gar_edge.runtime.serve.limits import Limits
 
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP")  # MPO: JPEGs of some cameras
+FORMATS = ("PNG", "JPEG", "WEBP")
 TYPES = ("image/png", "image/jpeg", "image/webp")
 _HEAD = re.compile(r"data:(?P<type>[\w.+/-]*)(?P<rest>[^,]{0,100}),", re.IGNORECASE)
 

@@ -58,11 +58,12 @@ def prepare(scene: Scene, wishes: Sequence[Wish], options: Options, limits: Limi
     prepared = Prepared()
     for wish in wishes:
         check_words(wish, limits)
-        masks = read_masks(scene, wish.regions, limits)
-        if wish.question is None and list(masks) == [0]:
-            masks = {described: masks[0]}
-        prepared.asked.append(scene.prepare(wish.question, masks, turns=wish.turns, options=options))
-        prepared.boxes.append({str(number): pixel_box(mask) for number, mask in masks.items()})
+        regions = read_regions(scene, wish.regions, limits)
+        if wish.question is None and list(regions) == [0]:
+            regions = {described: regions[0]}
+        asked = scene.prepare(wish.question, regions, turns=wish.turns, options=options)
+        prepared.asked.append(asked)
+        prepared.boxes.append(_boxes(asked, scene))
     return prepared
 
 
@@ -107,28 +108,27 @@ def check_words(wish: Wish, limits: Limits) -> None:
 
 
 def read_masks(scene: Scene, regions: Any, limits: Limits) -> dict[int, Mask]:
-    """Masks by number; `GarMaskError` for what is no region, `ApiError` for too many."""
-    found = read_regions(regions, limits)
-    height, width = scene.image.shape[:2]
-    if len(found) * width * height > limits.mask_pixels:
-        raise ApiError(
-            400,
-            f"{len(found)} regions of a picture of {width}x{height} at once are too many; ask about fewer",
-            param="regions",
-        )
+    """Masks by number; errors as of `read_regions`."""
     return {
         number: find_mask(region, scene.image, name=f"region {number}", turn=scene.turn)
-        for number, region in found.items()
+        for number, region in read_regions(scene, regions, limits).items()
     }
 
 
-def read_regions(regions: Any, limits: Limits) -> dict[int, RegionLike]:
-    """Regions by number, in their order."""
+def read_regions(scene: Scene, regions: Any, limits: Limits) -> dict[int, RegionLike]:
+    """Regions by number, in their order; `GarMaskError` for what is no region, `ApiError` for too many."""
     if regions is None or regions in ([], {}):
         raise GarMaskError('no region is given; mark at least one, e.g. [{"box": [10, 10, 60, 60]}]')
     count = len(split(regions))
     if count > limits.regions:
         raise ApiError(400, f"{count} regions in one request, over {limits.regions}; ask in parts", param="regions")
+    height, width = scene.image.shape[:2]
+    if count * width * height > limits.mask_pixels:
+        raise ApiError(
+            400,
+            f"{count} regions of a picture of {width}x{height} at once are too many; ask about fewer",
+            param="regions",
+        )
     return entry_regions(Field("the request", {"regions": regions}), MaskUrls(limits))
 
 
@@ -137,6 +137,16 @@ def outlined(masks: Mapping[int, Mask]) -> dict[str, dict[str, Any]]:
     return {
         str(number): {"box": pixel_box(mask), "area": int(mask.sum()), "mask": _png(mask)}
         for number, mask in masks.items()
+    }
+
+
+def _boxes(asked: Asked, scene: Scene) -> dict[str, list[int]]:
+    """left, upper, right, lower in pixels of a request's regions, by number."""
+    height, width = scene.image.shape[:2]
+    regions = asked.request.regions
+    return {
+        str(number): [round(x1 * width), round(y1 * height), round(x2 * width) + 1, round(y2 * height) + 1]
+        for number, (x1, y1, x2, y2) in zip(regions.numbers, regions.boxes, strict=True)
     }
 
 

@@ -12,13 +12,14 @@ import anyio.to_thread
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from gar_edge.runtime.errors import GarMaskError
 from gar_edge.runtime.gar import Gar
 from gar_edge.runtime.generate.answer import Answer
 from gar_edge.runtime.generate.options import Options
 from gar_edge.runtime.scene import Scene
 from gar_edge.runtime.serve.admission import Admission
 from gar_edge.runtime.serve.answers import Desk, Done, Making, Said
-from gar_edge.runtime.serve.api_errors import api_error_of
+from gar_edge.runtime.serve.api_errors import ApiError, api_error_of
 from gar_edge.runtime.serve.events import EventStream, event, while_there
 from gar_edge.runtime.serve.guard import Visit
 from gar_edge.runtime.serve.limits import Limits
@@ -53,6 +54,10 @@ class Service:
     ) -> tuple[Prepared, list[str]]:
         """Requests that can be submitted, and the warnings on the way; errors as of `prepare`."""
         visit = visit_of(request)
+        if not wishes:
+            raise GarMaskError("no region is given; mark at least one")
+        if len(wishes) > self.limits.regions:
+            raise ApiError(400, f"{len(wishes)} questions in one request, over {self.limits.regions}; ask in parts")
         if visit.ticket is not None:
             self.admission.grow(visit.ticket, len(wishes))
         with hearing() as heard:
