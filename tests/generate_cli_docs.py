@@ -1,8 +1,9 @@
-"""docs/cli.md from the commands themselves: `make docs`, or `python tests/generate_cli_docs.py`."""
+"""docs/cli.md from the commands themselves, docs/openapi.json from the server: `make docs`, or run this."""
 
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Iterator
 from enum import Enum
 from importlib import import_module
@@ -11,7 +12,9 @@ from typing import Any, get_args
 
 import typer
 
-PAGE = Path(__file__).parents[1] / "docs" / "cli.md"
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE = DOCS / "cli.md"
+OPENAPI = DOCS / "openapi.json"
 COMMANDS = {  # as typed -> module with the Typer app
     "gar-run": "gar_edge.runtime.cli.run",
     "gar-export": "gar_edge.export.cli",
@@ -37,6 +40,16 @@ def page() -> str:
     for name, module in COMMANDS.items():
         sections += _command(name, typer.main.get_command(import_module(module).app), "##")
     return "\n".join(sections)
+
+
+def openapi() -> dict[str, Any]:
+    """The description of gar-serve's API."""
+    from gar_edge.runtime import Gar
+    from gar_edge.runtime.bundle.shipped import SHIPPED
+    from gar_edge.runtime.serve.app import create_app
+
+    with Gar.load(SHIPPED) as gar:
+        return create_app(gar, queue=1).schema()
 
 
 def _command(name: str, command: Any, heading: str) -> Iterator[str]:
@@ -97,3 +110,4 @@ def _default(parameter: Any, flag: bool) -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
+    OPENAPI.write_text(json.dumps(openapi(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

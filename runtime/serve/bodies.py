@@ -42,6 +42,8 @@ Regions = Annotated[
     ),
 ]
 Text = Annotated[str, Field(min_length=1)]
+Pair = Annotated[list[int], Field(min_length=2, max_length=2)]
+Extent = Annotated[list[int], Field(min_length=4, max_length=4, description="left, upper, right, lower")]
 
 
 class Strict(BaseModel):
@@ -137,7 +139,7 @@ class SceneInfo(BaseModel):
     id: str
     width: int
     height: int
-    grid: tuple[int, int]
+    grid: Pair
     tiles: int
     expires_in: float
     warnings: list[str] = []
@@ -153,11 +155,11 @@ class AnswerInfo(BaseModel):
     tokens: list[int]
     finish_reason: Literal["stop", "length", "cancelled", "timeout"]
     prompt_tokens: int
-    grid: tuple[int, int]
+    grid: Pair
     timings_ms: dict[str, float]
     reuse: dict[str, int]
     model: str
-    boxes: dict[str, tuple[int, int, int, int]]
+    boxes: dict[str, Extent]
 
 
 class Answers(BaseModel):
@@ -170,7 +172,7 @@ class Answers(BaseModel):
 class OutlinedRegion(BaseModel):
     """mask: a PNG as a `data:` URL, 255 where the region is. area: in pixels."""
 
-    box: tuple[int, int, int, int]
+    box: Extent
     area: int
     mask: str
 
