@@ -34,6 +34,7 @@ class Server(uvicorn.Server):
                 lifespan="on",
                 log_config=None,
                 access_log=False,
+                proxy_headers=False,  # a client could name any address as its own
                 server_header=False,
                 timeout_keep_alive=int(limits.idle_seconds),
                 timeout_graceful_shutdown=int(limits.stop_seconds + _MARGIN),
