@@ -93,7 +93,10 @@ class Gar:
         self.scheduler.close()
 
     def open(self, image: ImageLike, *, max_tiles: int | None = None) -> Scene:
-        """Open a picture: a path, a file's bytes, a Pillow image, or RGB uint8 [H,W,3]. `max_tiles` replaces the bundle's limit."""
+        """Open a picture: a path, a file's bytes, a Pillow image, or RGB uint8 [H,W,3].
+
+        `max_tiles` replaces the bundle's limit.
+        """
         begin = time.perf_counter()
         limit = self._max_tiles(max_tiles)
         picture = load_picture(image)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from gar_edge.runtime.serve.api_errors import RETRY, ApiError
@@ -41,20 +39,21 @@ class Admission:
         """Questions that are here."""
         return self._owners.total()
 
-    @contextmanager
-    def admit(self, owner: str) -> Iterator[Ticket]:
-        """Let a request in until the block ends; `ApiError` where there is no room."""
+    def admit(self, owner: str) -> Ticket:
+        """Let a request in until it is released; `ApiError` where there is no room."""
         if self.stopping:
             raise ApiError(503, "the server is stopping; ask again later", code="stopping", headers=RETRY)
         ticket = Ticket(owner, 0)
         self._take(ticket, 1)
-        try:
-            yield ticket
-        finally:
-            self._owners[owner] -= ticket.count
-            if not self._owners[owner]:
-                del self._owners[owner]
-            self._bytes -= ticket.held
+        return ticket
+
+    def release(self, ticket: Ticket) -> None:
+        """A request is over; may be called again."""
+        self._owners[ticket.owner] -= ticket.count
+        if not self._owners[ticket.owner]:
+            del self._owners[ticket.owner]
+        self._bytes -= ticket.held
+        ticket.count = ticket.held = 0
 
     def grow(self, ticket: Ticket, count: int) -> None:
         """A request has so many questions."""

@@ -10,6 +10,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import anyio
@@ -109,10 +110,14 @@ class Guard:
             await self._app(scope, _no_body(receive), reply)
             return
         length = headers.get("content-length", "0")
-        with self._admission.admit(visit.owner) as visit.ticket:
+        visit.ticket = self._admission.admit(visit.owner)
+        try:
             # What is announced is room taken, so that of several that come side by side some find all of theirs.
             self._admission.hold(visit.ticket, int(length) if length.isascii() and length.isdigit() else 0)
+            reply.when_said = partial(self._admission.release, visit.ticket)
             await self._app(scope, self._metered(receive, visit), reply)
+        finally:
+            self._admission.release(visit.ticket)
 
     def _metered(self, receive: Receive, visit: Visit) -> Receive:
         """The body, as far as there is room for it."""
@@ -136,6 +141,7 @@ class _Reply:
         self._visit = visit
         self._seconds = limits.send_seconds
         self.begun = False
+        self.when_said: Callable[[], None] = _nothing
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -145,6 +151,8 @@ class _Reply:
             added = [(name, value) for name, value in _SAFE if name not in named]
             message["headers"] = [*message["headers"], *added, (b"x-request-id", self._visit.id.encode())]
         self._visit.sent += len(message.get("body", b""))
+        if message["type"] == "http.response.body" and not message.get("more_body"):
+            self.when_said()  # now, for a client may ask again before the rest of this is tidied up
         try:
             with anyio.fail_after(self._seconds):
                 await self._send(message)
@@ -169,6 +177,10 @@ class _Reply:
         connection = self._scope.get("state", {}).get("connection")
         if connection is not None:
             connection.abort()
+
+
+def _nothing() -> None:
+    pass
 
 
 def _no_body(receive: Receive) -> Receive:
