@@ -5,6 +5,7 @@ Plain ASGI, outermost, so that nothing of a refused request is read and no error
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 import time
@@ -13,7 +14,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import anyio
 from starlette.requests import ClientDisconnect
 
 from gar_edge.runtime.serve.access import OPEN, OPEN_FOLDER, Access
@@ -140,6 +140,7 @@ class _Reply:
         self._send = send
         self._visit = visit
         self._seconds = limits.send_seconds
+        self._loop = asyncio.get_running_loop()
         self.begun = False
         self.when_said: Callable[[], None] = _nothing
 
@@ -153,13 +154,19 @@ class _Reply:
         self._visit.sent += len(message.get("body", b""))
         if message["type"] == "http.response.body" and not message.get("more_body"):
             self.when_said()  # now, for a client may ask again before the rest of this is tidied up
+        patience = self._loop.call_later(self._seconds, self._give_up)
         try:
-            with anyio.fail_after(self._seconds):
-                await self._send(message)
-        except (TimeoutError, OSError):
+            await self._send(message)  # returns, too, once the connection is gone
+        except OSError:
             self._visit.gone = True
-            self.abort()
-            raise ConnectionAbortedError("the client takes no answer") from None
+        finally:
+            patience.cancel()
+        if self._visit.gone:
+            raise ClientGoneError("the client takes no answer")
+
+    def _give_up(self) -> None:
+        self._visit.gone = True
+        self.abort()
 
     async def fault(self, fault: ApiError) -> None:
         """Answer with an error."""
@@ -169,7 +176,7 @@ class _Reply:
         try:
             await self({"type": "http.response.start", "status": fault.status, "headers": listed})
             await self({"type": "http.response.body", "body": body, "more_body": False})
-        except ConnectionAbortedError:
+        except ClientGoneError:
             pass
 
     def abort(self) -> None:
