@@ -101,6 +101,7 @@ def serve(
     from gar_edge.runtime.serve.access import Access, is_loopback, origins_of, read_keys
     from gar_edge.runtime.serve.app import create_app
     from gar_edge.runtime.serve.limits import MIB, Limits
+    from gar_edge.runtime.serve.line_writer import LineWriter
     from gar_edge.runtime.serve.log import RequestLog
     from gar_edge.runtime.serve.server import listen, run
 
@@ -126,8 +127,11 @@ def serve(
     )
     settings = EngineSettings(model=model, backend=backend.value, compat=compat, threads=threads)
     listening = listen(host, port, backlog=limits.connections)  # first: a taken port should not wait for a model
-    log = RequestLog(_write, texts=log_texts)
-    with settings.load(batch=batch, queue=queue, cache_bytes=cache_mib * MIB) as gar:
+    with (
+        settings.load(batch=batch, queue=queue, cache_bytes=cache_mib * MIB) as gar,
+        LineWriter(sys.stdout) as write,
+    ):
+        log = RequestLog(write, texts=log_texts)
         served = create_app(gar, queue=queue, access=access, limits=limits, log=log)
         address = _address(host, listening.getsockname()[1])
 
@@ -146,11 +150,6 @@ def _address(host: str, port: int) -> str:
     """Where to ask: of all addresses of a machine, the one that works on it."""
     name = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
     return f"http://{name}:{port}"
-
-
-def _write(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
 
 
 def main() -> None:
