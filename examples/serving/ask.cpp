@@ -7,6 +7,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <cctype>
+#include <cstdio>
 #include <cstdlib>
 #include <fstream>
 #include <iostream>
@@ -18,7 +20,9 @@ namespace {
 
 // What stands behind a name, in a head or in {"id":"scene-…", …}: a real program uses a JSON library there.
 std::string field(const std::string& text, const std::string& name) {
-  const size_t begin = text.find(name);
+  std::string lower = text;
+  for (char& one : lower) one = static_cast<char>(std::tolower(static_cast<unsigned char>(one)));
+  const size_t begin = lower.find(name);
   if (begin == std::string::npos) throw std::runtime_error("no " + name + "in " + text);
   const size_t from = begin + name.size();
   return text.substr(from, text.find_first_of("\r\",", from) - from);
@@ -87,6 +91,12 @@ class Connection {
 std::string quoted(const std::string& text) {
   std::string out = "\"";
   for (const char one : text) {
+    if (static_cast<unsigned char>(one) < 0x20) {
+      char code[8];
+      std::snprintf(code, sizeof code, "\\u%04x", one);
+      out += code;
+      continue;
+    }
     if (one == '"' || one == '\\') out += '\\';
     out += one;
   }

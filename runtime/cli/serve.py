@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from gar_edge.runtime.cli.terminal import run_app
+from gar_edge.runtime.cli.terminal import Interrupted, run_app
 from gar_edge.runtime.engines.names import BackendName
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
@@ -65,7 +67,8 @@ def serve(
     per_key: Annotated[int, typer.Option(min=1, help="Questions of one key at once.", rich_help_panel=LIMITS)] = 32,
     max_body_mib: Annotated[int, typer.Option(min=1, help="Of a request's body.", rich_help_panel=LIMITS)] = 32,
     max_pixels: Annotated[
-        int, typer.Option(min=1, help="Of a picture or mask, before it is decoded.", rich_help_panel=LIMITS)
+        int,
+        typer.Option(min=1, max=89_478_485, help="Of a picture or mask, before it is decoded.", rich_help_panel=LIMITS),
     ] = 50_000_000,
     max_regions: Annotated[int, typer.Option(min=1, help="Of one request.", rich_help_panel=LIMITS)] = 64,
     max_tokens: Annotated[int, typer.Option(min=1, help="Of an answer.", rich_help_panel=LIMITS)] = 1024,
@@ -81,6 +84,10 @@ def serve(
     cache_mib: Annotated[
         int, typer.Option(min=0, help="For what earlier answers leave to later ones.", rich_help_panel=LIMITS)
     ] = 1024,
+    allow_live: Annotated[
+        bool,
+        typer.Option("--allow-live", help="Questions may go before others (live).", rich_help_panel=LIMITS),
+    ] = False,
     log_texts: Annotated[
         bool, typer.Option("--log-texts", help="Write questions and answers into the log too.")
     ] = False,
@@ -90,20 +97,22 @@ def serve(
 ) -> None:
     """Answer questions about regions over HTTP: OpenAI's API with regions, one of our own, and a page at /.
 
-    One JSON line per request goes to standard output. SIGTERM and Ctrl-C finish what is asked and end with 0.
+    One JSON line per request goes to standard output. SIGTERM and Ctrl-C finish what is asked and end with 0; SIGHUP
+    reads the keys again.
 
     `gar-serve -m bundle --host 0.0.0.0 --api-key-file keys.txt`
     """
     from gar_edge.runtime.cli.loading import EngineSettings
+    from gar_edge.runtime.errors import GarError
     from gar_edge.runtime.serve.needs import check_installed
 
     check_installed()
-    from gar_edge.runtime.serve.access import Access, is_loopback, origins_of, read_keys
+    from gar_edge.runtime.serve.access import Access, is_loopback, names_of, origins_of, read_keys
     from gar_edge.runtime.serve.app import create_app
     from gar_edge.runtime.serve.limits import MIB, Limits
     from gar_edge.runtime.serve.line_writer import LineWriter
     from gar_edge.runtime.serve.log import RequestLog
-    from gar_edge.runtime.serve.server import listen, run
+    from gar_edge.runtime.serve.server import bound, run
 
     if not is_loopback(host) and api_key_file is None and not insecure:
         raise typer.BadParameter(
@@ -111,8 +120,7 @@ def serve(
             param_hint="--host",
         )
     keys = {} if api_key_file is None else read_keys(api_key_file)
-    names = frozenset(one.lower() for one in name or ())
-    access = Access(keys, names, origins_of(allow_origin or ()))
+    access = Access(keys, names_of(name or ()), origins_of(allow_origin or ()))
     limits = Limits(
         body_bytes=max_body_mib * MIB,
         bodies_bytes=max(256, 2 * max_body_mib) * MIB,
@@ -124,13 +132,15 @@ def serve(
         scene_seconds=scene_seconds,
         stop_seconds=stop_seconds,
         per_key=per_key,
+        live=allow_live,
     )
     settings = EngineSettings(model=model, backend=backend.value, compat=compat, threads=threads)
-    listening = listen(host, port, backlog=limits.connections)  # first: a taken port should not wait for a model
-    with (
-        settings.load(batch=batch, queue=queue, cache_bytes=cache_mib * MIB) as gar,
-        LineWriter(sys.stdout) as write,
-    ):
+    listening = bound(host, port)  # first: a taken port should not wait for a model
+    try:
+        loaded = settings.load(batch=batch, queue=queue, cache_bytes=cache_mib * MIB)
+    except Interrupted:  # told to stop before there was anything to finish
+        return
+    with loaded as gar, LineWriter(sys.stdout) as write:
         log = RequestLog(write, texts=log_texts)
         served = create_app(gar, queue=queue, access=access, limits=limits, log=log)
         address = _address(host, listening.getsockname()[1])
@@ -142,7 +152,20 @@ def serve(
                 print("warning: anybody who reaches this address may ask (--insecure)", file=sys.stderr, flush=True)
             log.event("started", model=gar.manifest.name, address=address)
 
-        run(served, listening, started=started)
+        def read_again(path: Path) -> None:
+            try:
+                served.guard.access = replace(access, keys=read_keys(path))
+            except GarError as error:
+                log.event("keys kept", why=str(error))
+            else:
+                log.event("keys read", count=len(served.guard.access.keys))
+
+        run(
+            served,
+            listening,
+            started=started,
+            hung_up=None if api_key_file is None else partial(read_again, api_key_file),
+        )
         log.event("stopped")
 
 

@@ -132,8 +132,8 @@ def _copied(picture: Image.Image) -> Image.Image:
 
 def _rgb(picture: Image.Image, name: str) -> NDArray[np.uint8]:
     if picture.mode.startswith("I;16") or picture.mode == "I":
-        grey = np.asarray(picture).astype(np.float64)  # Pillow would clip 16 bits to 8
-        scaled = np.rint(grey.clip(0, 65535) / 257).astype(np.uint8)
+        grey = np.asarray(picture).astype(np.int32)  # Pillow would clip 16 bits to 8
+        scaled = ((grey.clip(0, 65535) + 128) // 257).astype(np.uint8)  # to the nearest: no value lies between two
         return np.repeat(scaled[..., None], 3, axis=2)
     if picture.mode == "F":
         raise GarImageError(f"{name}: has floating-point pixels; save it as 8 or 16 bit")

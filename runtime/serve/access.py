@@ -40,13 +40,13 @@ class Access:
         """`ApiError` (403) for a request that a page of another server made a browser send. asset: the page itself, to
         which links may lead.
         """
-        host = headers.get("host", "")
-        if not self._known(host):
+        host = headers.get("host")  # of HTTP/1.0 there may be none; browsers always send it
+        if host is not None and not self._known(host):
             raise ApiError(
                 403, f"asked under the name {_clean(host)}, which is not known here; allow it by --name", code="host"
             )
         origin = headers.get("origin")
-        own = origin is not None and origin.partition("://")[2].lower() == host.lower()
+        own = origin is not None and origin.partition("://")[2].lower() == (host or "").lower()
         if origin is not None and not own and origin.lower() not in self.origins:
             raise ApiError(403, f"asked by a page of {_clean(origin)}; allow it by --allow-origin", code="origin")
         site = headers.get("sec-fetch-site", "none")
@@ -100,6 +100,17 @@ def read_keys(path: Path) -> dict[bytes, str]:
     if not keys:
         raise GarError(f"{path}: holds no key; write one into a line")
     return keys
+
+
+def names_of(given: Iterable[str]) -> frozenset[str]:
+    """Names under which a server is asked, without ports; `GarError` for what is none."""
+    found = set()
+    for name in given:
+        plain = _without_port(name.strip().lower()).rstrip(".")
+        if not plain or "/" in name or any(character.isspace() for character in plain):
+            raise GarError(f"{name} is no host's name; give it as robot.example")
+        found.add(plain)
+    return frozenset(found)
 
 
 def origins_of(given: Iterable[str]) -> frozenset[str]:

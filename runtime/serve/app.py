@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
-import anyio
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -27,12 +26,13 @@ from gar_edge.runtime.serve.limits import Limits
 from gar_edge.runtime.serve.log import RequestLog
 from gar_edge.runtime.serve.metrics import Metrics
 from gar_edge.runtime.serve.page_routes import page_routes
+from gar_edge.runtime.serve.patience import Readers
 from gar_edge.runtime.serve.routes import ERRORS, scene_routes
 from gar_edge.runtime.serve.scenes import SceneStore
 from gar_edge.runtime.serve.service import Service
 from gar_edge.runtime.serve.warned import delivered
 
-READERS = 2  # threads that decode pictures and cut out regions; more would take cores from the engine
+READERS = 2
 
 _ABOUT = """\
 Questions about any region of a picture. A region is a box, points, outlines, run lengths, a mask or a scribble; a
@@ -42,10 +42,11 @@ question names its regions as `<Prompt0>`, `<Prompt1>`, …
 
 @dataclass(frozen=True)
 class Served:
-    """An application, and what whoever runs it must reach: admission and desk to stop it, service beneath."""
+    """An application, and what whoever runs it must reach: the service, to stop it; the guard, to change keys."""
 
     app: App
     service: Service
+    guard: Guard
     schema: Callable[[], dict[str, Any]] = field(repr=False)
 
 
@@ -66,7 +67,7 @@ def create_app(
         desk=Desk(gar.scheduler),
         metrics=metrics,
         log=log,
-        threads=anyio.CapacityLimiter(READERS),
+        readers=Readers(READERS, keys=bool(access.keys)),
     )
 
     @asynccontextmanager
@@ -81,6 +82,7 @@ def create_app(
         docs_url=None,  # FastAPI's pages come from a CDN
         redoc_url=None,
         openapi_url=None,
+        redirect_slashes=False,  # behind TLS it would lead to http:
         lifespan=lifespan,
     )
     api.include_router(completion_routes(service))
@@ -92,7 +94,7 @@ def create_app(
     api.add_exception_handler(GarError, _told)
     api.add_exception_handler(ApiError, _told)
     guarded = Guard(api, access=access, admission=admission, limits=limits, metrics=metrics, log=log)
-    return Served(CrossOrigin(guarded, access.origins), service, api.openapi)
+    return Served(CrossOrigin(guarded, access.origins), service, guarded, api.openapi)
 
 
 def _add_watching(api: FastAPI, service: Service) -> None:
@@ -113,8 +115,7 @@ def _add_watching(api: FastAPI, service: Service) -> None:
     @api.get("/metrics", tags=["watching"], responses={401: ERRORS[401], 200: {"content": {"text/plain": {}}}})
     async def metrics() -> Response:
         """Counters for Prometheus."""
-        page = await service.work(service.metrics.page)
-        return Response(page, media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(service.metrics.page(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 def _invalid(request: Request, error: Exception) -> Response:
@@ -123,8 +124,9 @@ def _invalid(request: Request, error: Exception) -> Response:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if request.method == "POST" and kind != "application/json" and not kind.endswith("+json"):
         return _answer(ApiError(415, "the body must be JSON, with Content-Type: application/json"))
-    first = error.errors()[0]
-    place = [str(step) for step in first.get("loc", ()) if step not in ("body", "path", "query")]
+    # Of a union's branches the one that came furthest; their names are pydantic's, not the client's.
+    first = max(error.errors(), key=lambda one: len(one.get("loc", ())))
+    place = [str(step) for step in first.get("loc", ()) if "[" not in str(step) and step not in ("body", "path", "str")]
     if first.get("type") == "json_invalid":
         return _answer(ApiError(400, "the body is not JSON"))
     where = ".".join(place)

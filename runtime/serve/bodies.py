@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
 _NUMBERS = {"type": "array", "items": {"type": "number"}}
 _DATA_URL = {"type": "string", "pattern": "^data:image/(png|jpeg|webp);base64,"}
@@ -47,9 +47,14 @@ Extent = Annotated[list[int], Field(min_length=4, max_length=4, description="lef
 
 
 class Strict(BaseModel):
-    """What is not known is refused, rather than taken and ignored."""
+    """What is not known is refused, rather than taken and ignored. What is null is not given."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _given(cls, body: Any) -> Any:
+        return {name: value for name, value in body.items() if value is not None} if isinstance(body, dict) else body
 
 
 class HowToAnswer(Strict):
@@ -60,7 +65,7 @@ class HowToAnswer(Strict):
     top_p: float = Field(1.0, gt=0, le=1)
     top_k: int = Field(0, ge=0, le=2**31)
     seed: int | None = Field(None, ge=0, lt=2**64)
-    stop: list[Text] = Field([], max_length=16)
+    stop: Text | Annotated[list[Text], Field(max_length=16)] = []
     seconds: float | None = Field(None, gt=0, description="End the answer so long after the question was asked.")
     logprobs: int | None = Field(None, ge=0, le=20, description="How likely each token was, and so many likeliest.")
     structure: dict[str, Any] | None = Field(None, alias="schema", description="JSON Schema of the answer.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Sequence
-from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -18,15 +17,13 @@ from gar_edge.runtime.serve.answers import Making, Said
 from gar_edge.runtime.serve.api_errors import ApiError, api_error_of
 from gar_edge.runtime.serve.conversation import Asked, chat_options, read_messages
 from gar_edge.runtime.serve.events import EventStream, unnamed
-from gar_edge.runtime.serve.guard import Visit
 from gar_edge.runtime.serve.openai_bodies import ChatCompletion, Completion, ModelInfo, ModelList
 from gar_edge.runtime.serve.pictures import check_picture
 from gar_edge.runtime.serve.questions import Prepared
-from gar_edge.runtime.serve.routes import ERRORS
+from gar_edge.runtime.serve.routes import ERRORS, EVENTS
 from gar_edge.runtime.serve.service import Service, visit_of
+from gar_edge.runtime.serve.visit import Visit
 from gar_edge.runtime.serve.warned import hearing
-
-_EVENTS = {"text/event-stream": {"schema": {"type": "string", "description": "where stream is true"}}}
 
 
 def completion_routes(service: Service) -> APIRouter:
@@ -60,14 +57,15 @@ def completion_routes(service: Service) -> APIRouter:
         _check_model(name, names)
         return JSONResponse(info)
 
-    @router.post("/chat/completions", response_model=Completion, responses={200: {"content": _EVENTS}})
+    @router.post("/chat/completions", response_model=Completion, responses={200: {"content": EVENTS}})
     async def complete(request: Request, body: ChatCompletion) -> Response:
         """Ask about regions of a picture: content parts of type region, or regions beside the messages."""
         if body.model is not None:
             _check_model(body.model, names)
         options = chat_options(body, limits)
         with hearing() as heard:
-            asked, scene = await service.work(partial(_opened, service, body, visit_of(request).owner, heard))
+            owner = visit_of(request).owner
+            asked, scene = await service.work(request, lambda _: _opened(service, body, owner, heard))
         prepared, warned = await service.prepared(request, scene, [asked.wish], options)
         warnings = list(dict.fromkeys([*asked.warnings, *heard, *warned]))
         stream = bool(body.stream)

@@ -24,6 +24,7 @@ class GuardedConnection(H11Protocol):
         self.app_state = {**self.app_state, "connection": self}  # which requests find in their scope
         self._stage: object = None
         self._deadline: asyncio.TimerHandle | None = None
+        self._came = self._end = 0.0  # when a body's last piece came, and when all of it must be there
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -39,6 +40,7 @@ class GuardedConnection(H11Protocol):
             self._await("head", self.limits.header_seconds)
         elif state is h11.SEND_BODY:
             self._await("body", self.limits.body_seconds)
+            self._came = self.loop.time()
         else:
             self._await(None, 0)
 
@@ -50,6 +52,7 @@ class GuardedConnection(H11Protocol):
         super().on_response_complete()
         if self.conn.their_state is h11.IDLE:  # from here on it may be idle
             self._await(None, 0)
+        self._watch_unsent(self.transport.get_write_buffer_size())
 
     def abort(self) -> None:
         """Close at once, without what is still to be sent."""
@@ -62,7 +65,35 @@ class GuardedConnection(H11Protocol):
         self._stage = stage
         if self._deadline is not None:
             self._deadline.cancel()
-        self._deadline = None if stage is None else self.loop.call_later(seconds, self.abort)
+            self._deadline = None
+        if stage == "body":
+            self._end = self.loop.time() + seconds
+            self._deadline = self.loop.call_later(self.limits.header_seconds, self._look)
+        elif stage is not None:
+            self._deadline = self.loop.call_later(seconds, self.abort)
+
+    def _look(self) -> None:
+        """Whether a body still comes: none that has stopped for as long as a head may take, unless we do not read."""
+        now = self.loop.time()
+        if now >= self._end or (now - self._came >= self.limits.header_seconds and not self.flow.read_paused):
+            self.abort()
+        else:
+            wait = min(self._end, self._came + self.limits.header_seconds) - now
+            self._deadline = self.loop.call_later(max(wait, 0.1), self._look)
+
+    def _watch_unsent(self, size: int) -> None:
+        """Uvicorn waits for room before it writes; who waits for what was written last?"""
+        if size:
+            self.loop.call_later(self.limits.send_seconds, self._abort_unsent, self.cycle, size)
+
+    def _abort_unsent(self, answered: object, before: int) -> None:
+        if self.cycle is not answered:  # its client has read that far, and asked again
+            return
+        left = self.transport.get_write_buffer_size()
+        if left >= before:
+            self.abort()
+        else:
+            self._watch_unsent(left)
 
 
 def limited(limits: Limits) -> type[GuardedConnection]:

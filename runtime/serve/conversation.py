@@ -15,8 +15,8 @@ from gar_edge.runtime.serve.pictures import from_url
 from gar_edge.runtime.serve.questions import Wish
 from gar_edge.runtime.serve.turns import conversation
 
+_LEAST = 1e-6  # top_p of 0 takes the likeliest token alone
 _NAME = re.compile(r"<Prompt\d+>")
-_OWN = {"type", "id"}  # of a region part, beside the region
 
 
 @dataclass(frozen=True)
@@ -30,21 +30,20 @@ class Asked:
 
 def read_messages(body: ChatCompletion) -> Asked:
     """What the messages ask; `GarError` where they are no conversation about one picture."""
-    messages = [message for message in body.messages if _text(message) or message.role not in ("system", "developer")]
+    messages = [
+        message for message in body.messages if _words(_parts(message)) or message.role not in ("system", "developer")
+    ]
     if any(message.role in ("system", "developer") for message in messages):
         raise GarPromptError("this model knows no system messages: its training had none; say it in the question")
-    for place, message in enumerate(messages):
-        if message.role != ("user", "assistant")[place % 2]:
-            raise GarPromptError("messages must alternate between user and assistant, and begin with the user's")
-    if len(messages) % 2 == 0:
-        raise GarPromptError("the last message must be the user's: its question is answered")
-    parts = [_parts(message) for message in messages]
+    if not messages or messages[0].role != "user" or messages[-1].role != "user":
+        raise GarPromptError("the first and the last message must be the user's: the last one's question is answered")
+    parts = _turns(messages)
     picture = _picture(parts)
     regions = _regions(parts, body.regions)
-    texts = [_text(message) for message in messages]
+    texts = [_words(listed) for listed in parts]
     warnings: list[str] = []
     first = _first(texts[0], regions, warnings)
-    if len(messages) == 1:
+    if len(parts) == 1:
         return Asked(picture, Wish(first, regions), warnings)
     asked = [first, *texts[2::2]]
     if any(not (text or "").strip() for text in asked[1:]):
@@ -55,17 +54,17 @@ def read_messages(body: ChatCompletion) -> Asked:
 
 def chat_options(body: ChatCompletion, limits: Limits) -> Options:
     """Options of the answer, within the server's limits."""
-    if body.top_logprobs is not None and not body.logprobs:
+    if body.top_logprobs and not body.logprobs:
         raise GarPromptError("top_logprobs go with logprobs: true")
     tokens = body.max_completion_tokens or body.max_tokens or limits.tokens
-    stop = [body.stop] if isinstance(body.stop, str) else body.stop or []
+    stop = [text for text in ([body.stop] if isinstance(body.stop, str) else body.stop or ()) if text]
     if len(stop) > 16:
         raise GarPromptError(f"{len(stop)} stop texts; at most 16 are taken")
     return Options(
         max_new_tokens=min(tokens, limits.tokens),
         temperature=body.temperature or 0.0,
-        top_p=body.top_p or 1.0,
-        seed=body.seed,
+        top_p=1.0 if body.top_p is None else max(body.top_p, _LEAST),
+        seed=None if body.seed is None else body.seed % 2**64,
         stop=tuple(stop),
         seconds=min(body.seconds or limits.seconds, limits.seconds),
         schema=_schema(body),
@@ -93,8 +92,20 @@ def _parts(message: Message) -> list[TextPart | ImagePart | RegionPart]:
     return [TextPart(type="text", text=message.content)] if message.content else []
 
 
-def _text(message: Message) -> str:
-    return "\n".join(part.text for part in _parts(message) if isinstance(part, TextPart))
+def _turns(messages: Sequence[Message]) -> list[list[TextPart | ImagePart | RegionPart]]:
+    """Parts by turn, the user's and the assistant's by turns: neighbouring messages of one role are one."""
+    turns: list[list[TextPart | ImagePart | RegionPart]] = []
+    role = None
+    for message in messages:
+        if message.role != role:
+            turns.append([])
+        turns[-1] += _parts(message)
+        role = message.role
+    return turns
+
+
+def _words(parts: Sequence[object]) -> str:
+    return "\n".join(part.text for part in parts if isinstance(part, TextPart))
 
 
 def _picture(parts: Sequence[Sequence[object]]) -> bytes:
@@ -122,8 +133,12 @@ def _regions(parts: Sequence[Sequence[object]], given: Any) -> Any:
         number = str(next(free) if part.id is None else part.id)
         if number in regions:
             raise GarMaskError(f"region {number} is given twice")
-        regions[number] = {key: value for key, value in (part.model_extra or {}).items() if key not in _OWN}
+        regions[number] = dict(part.model_extra or {})
     return regions
+
+
+def _name(regions: Any) -> str:
+    return f"<Prompt{next(iter(regions)) if isinstance(regions, dict) else 0}>"
 
 
 def _first(text: str, regions: Any, warnings: list[str]) -> str | None:
@@ -133,7 +148,7 @@ def _first(text: str, regions: Any, warnings: list[str]) -> str | None:
     single = isinstance(regions, (dict, list)) and len(regions) == 1
     if single and not _NAME.search(text):
         warnings.append(
-            "the question names no region, so the region is described, whatever it asks; name it as <Prompt0>"
+            f"the question names no region, so the region is described, whatever it asks; name it as {_name(regions)}"
         )
         return None
     return text

@@ -17,13 +17,20 @@ class ClientGoneError(ConnectionError):
     """Whoever asked has left."""
 
 
-async def while_there(receive: Callable[[], Awaitable[Message]], work: Coroutine[Any, Any, T]) -> T:
-    """The work's result; it is cancelled, and `ClientGoneError` raised, where the client leaves before."""
+async def while_there(
+    receive: Callable[[], Awaitable[Message]], work: Coroutine[Any, Any, T], *, left: Callable[[], None] | None = None
+) -> T:
+    """The work's result; it is cancelled, and `ClientGoneError` raised, where the client leaves before.
+
+    left: called then, for work that goes on in a thread.
+    """
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_gone(receive))
     try:
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
+            if left is not None:
+                left()
             raise ClientGoneError("the client has left")
         return task.result()
     finally:

@@ -10,19 +10,20 @@ import json
 import secrets
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from starlette.requests import ClientDisconnect
 
 from gar_edge.runtime.serve.access import OPEN, OPEN_FOLDER, Access
-from gar_edge.runtime.serve.admission import Admission, Ticket
+from gar_edge.runtime.serve.admission import Admission
 from gar_edge.runtime.serve.api_errors import ApiError, api_error_of
+from gar_edge.runtime.serve.body_room import BodyRoom, Held
 from gar_edge.runtime.serve.events import ClientGoneError
 from gar_edge.runtime.serve.limits import Limits
 from gar_edge.runtime.serve.log import RequestLog
 from gar_edge.runtime.serve.metrics import Metrics
+from gar_edge.runtime.serve.visit import Visit
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -38,33 +39,19 @@ _SAFE = (
 _GONE = 499  # a client that left before its answer, as nginx writes it down; nobody receives it
 
 
-@dataclass
-class Visit:
-    """One request on its way: what handlers may know of it, and what the log will tell."""
-
-    id: str
-    owner: str = ""
-    ticket: Ticket | None = None
-    begun: float = field(default_factory=time.perf_counter)
-    status: int = 0
-    received: int = 0
-    sent: int = 0
-    told: dict[str, Any] = field(default_factory=dict)  # by handlers, for the log
-    gone: bool = False  # the client
-
-
 class Guard:
     """Wraps the application."""
 
     def __init__(
         self, app: App, *, access: Access, admission: Admission, limits: Limits, metrics: Metrics, log: RequestLog
     ) -> None:
+        self.access = access  # another may take its place, when keys are read again
         self._app = app
-        self._access = access
         self._admission = admission
         self._limits = limits
         self._metrics = metrics
         self._log = log
+        self._room = BodyRoom(limits, share=0.5 if access.keys else 1.0)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -73,6 +60,9 @@ class Guard:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         visit = Visit(_wished_id(headers.get("x-request-id")) or secrets.token_hex(8))
         scope.setdefault("state", {})["visit"] = visit
+        method = scope["method"]
+        if method == "HEAD":  # the server leaves the body out
+            scope = {**scope, "method": "GET"}
         reply = _Reply(scope, send, visit, self._limits)
         try:
             await self._visit(scope, receive, reply, visit, headers)
@@ -93,43 +83,55 @@ class Guard:
             if visit.gone or not visit.status:
                 visit.status = _GONE
             self._metrics.request(_route(scope), visit.status, time.perf_counter() - visit.begun)
-            self._log.request(scope, visit, _route(scope))
+            self._log.request(visit, method=method, route=_route(scope), client=scope.get("client"))
 
     async def _visit(
         self, scope: Scope, receive: Receive, reply: _Reply, visit: Visit, headers: dict[str, str]
     ) -> None:
-        path = scope["path"]
+        path, method = scope["path"], scope["method"]
         asset = path in OPEN or path.startswith(OPEN_FOLDER)
-        self._access.check_browser(headers, asset=asset)
-        client = scope.get("client") or ("", 0)
-        if asset:
+        self.access.check_browser(headers, asset=asset)
+        if not asset:
+            client = scope.get("client") or ("", 0)
+            visit.owner = self.access.owner(headers, client[0])
+        if asset or method not in ("POST", "PUT", "PATCH"):
             await self._app(scope, _no_body(receive), reply)
             return
-        visit.owner = self._access.owner(headers, client[0])
-        if scope["method"] in ("GET", "HEAD", "DELETE", "OPTIONS"):
-            await self._app(scope, _no_body(receive), reply)
-            return
-        length = headers.get("content-length", "0")
-        visit.ticket = self._admission.admit(visit.owner)
+        self._admission.check(visit.owner)
+        held = self._room.begin(visit.owner)
         try:
-            # What is announced is room taken, so that of several that come side by side some find all of theirs.
-            self._admission.hold(visit.ticket, int(length) if length.isascii() and length.isdigit() else 0)
+            body = await self._body(receive, headers, held)
+            self._room.whole(held)
+            visit.received = len(body)
+            visit.ticket = self._admission.admit(visit.owner)
             reply.when_said = partial(self._admission.release, visit.ticket)
-            await self._app(scope, self._metered(receive, visit), reply)
+            await self._app(scope, _replayed(body, receive), reply)
         finally:
-            self._admission.release(visit.ticket)
+            if visit.ticket is not None:
+                self._admission.release(visit.ticket)
+            self._room.end(held)
 
-    def _metered(self, receive: Receive, visit: Visit) -> Receive:
-        """The body, as far as there is room for it."""
-
-        async def metered() -> Message:
+    async def _body(self, receive: Receive, headers: dict[str, str], held: Held) -> bytes:
+        """The whole of it, as far as it is one that would be read; `ApiError` as soon as it is not."""
+        length = headers.get("content-length", "")
+        if length.isascii() and length.isdigit():
+            self._room.check(int(length))
+        json_body = "json" in headers.get("content-type", "").lower()
+        body, values = bytearray(), 0
+        while True:
             message = await receive()
-            if visit.ticket is not None and (piece := message.get("body")):
-                visit.received += len(piece)
-                self._admission.hold(visit.ticket, max(0, visit.received - visit.ticket.held))
-            return message
-
-        return metered
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            piece = message.get("body", b"")
+            if json_body:
+                # Pictures in base64 have none of these: what is counted is how much there is to parse.
+                values += piece.count(b",") + piece.count(b"[") + piece.count(b"{")
+                if values > self._limits.values:
+                    raise ApiError(400, f"the body has more than {self._limits.values} values; send less at once")
+            await self._room.hold(held, len(piece))
+            body += piece
+            if not message.get("more_body", False):
+                return bytes(body)
 
 
 class _Reply:
@@ -198,6 +200,16 @@ def _no_body(receive: Receive) -> Receive:
         return {**message, "body": b""} if message["type"] == "http.request" else message
 
     return emptied
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    """A body that has come; after it, what comes: that the client leaves."""
+    left: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replayed() -> Message:
+        return left.pop() if left else await receive()
+
+    return replayed
 
 
 def _wished_id(given: str | None) -> str | None:

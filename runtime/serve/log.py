@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import time
 import traceback
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
-if TYPE_CHECKING:
-    from gar_edge.runtime.serve.guard import Scope, Visit
+from gar_edge.runtime.serve.visit import Visit
 
 QUIET = frozenset({"/healthz", "/readyz", "/metrics", "/page/{name}", "/favicon.ico"})  # asked all the time
 
@@ -21,16 +20,15 @@ class RequestLog:
         self._write = write
         self.texts = texts
 
-    def request(self, scope: Scope, visit: Visit, route: str) -> None:
-        """A request that is over."""
+    def request(self, visit: Visit, *, method: str, route: str, client: Sequence[Any] | None) -> None:
+        """A request that is over. client: address and port."""
         if route in QUIET and visit.status < 400:
             return
-        client = scope.get("client")
         self._line(
             request=visit.id,
             client=client[0] if client else None,
             owner=visit.owner or None,
-            method=scope["method"],
+            method=method,
             route=route,
             status=visit.status,
             milliseconds=round((time.perf_counter() - visit.begun) * 1e3, 3),

@@ -13,21 +13,26 @@ from pydantic import BaseModel, ConfigDict, Field
 from gar_edge.runtime.serve.bodies import Regions, Strict, Text
 
 
-class TextPart(Strict):
+class Lenient(BaseModel):
+    """Hints for other servers beside what is read, as for caching, change no answer."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class TextPart(Lenient):
     """Words of a question."""
 
     type: Literal["text"]
     text: str
 
 
-class ImageUrl(Strict):
+class ImageUrl(Lenient):
     """A picture as a `data:` URL; no address is fetched."""
 
     url: str
-    detail: Literal["auto", "low", "high"] | None = None
 
 
-class ImagePart(Strict):
+class ImagePart(Lenient):
     """The picture of a conversation."""
 
     type: Literal["image_url"]
@@ -45,10 +50,9 @@ class RegionPart(BaseModel):
 Part = Annotated[TextPart | ImagePart | RegionPart, Field(discriminator="type")]
 
 
-class Message(BaseModel):
+class Message(Lenient):
     """One turn. content: text, or parts; the picture and its regions stand in the first message of the user."""
 
-    model_config = ConfigDict(extra="ignore")  # what clients repeat of our own answers: refusal, annotations, …
     role: Literal["system", "developer", "user", "assistant"]
     content: str | list[Part] | None = None
 
@@ -87,9 +91,9 @@ class ChatCompletion(Strict):
     max_completion_tokens: int | None = Field(None, ge=1)
     max_tokens: int | None = Field(None, ge=1, description="The older name of max_completion_tokens.")
     temperature: float | None = Field(None, ge=0, le=100)
-    top_p: float | None = Field(None, gt=0, le=1)
-    seed: int | None = Field(None, ge=0, lt=2**63)
-    stop: Text | list[Text] | None = None
+    top_p: float | None = Field(None, ge=0, le=1)
+    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    stop: str | list[str] | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
     response_format: ResponseFormat | None = None
@@ -97,18 +101,25 @@ class ChatCompletion(Strict):
     grammar: Text | None = Field(None, description="Ours: the answer is a sentence of it.")
     one_of: list[Text] | None = Field(None, max_length=256, description="Ours: the answer is one of these.")
     seconds: float | None = Field(None, gt=0, description="Ours: end the answer after so long.")
+    # Taken at the value that changes nothing.
     n: Literal[1] | None = None
     frequency_penalty: Literal[0] | None = None
     presence_penalty: Literal[0] | None = None
     logit_bias: dict[str, float] | None = Field(None, max_length=0)
     tools: list[Any] | None = Field(None, max_length=0)
     tool_choice: Literal["none", "auto"] | None = None
-    parallel_tool_calls: bool | None = None
+    functions: list[Any] | None = Field(None, max_length=0)
+    function_call: Literal["none", "auto"] | None = None
+    modalities: list[Literal["text"]] | None = None
+    reasoning_effort: Literal["none"] | None = None
+    # About the account or the service, not the answer.
     user: str | None = None
     safety_identifier: str | None = None
-    metadata: dict[str, str] | None = None
-    store: Literal[False] | None = None
-    service_tier: Literal["auto", "default"] | None = None
+    prompt_cache_key: str | None = None
+    metadata: dict[str, Any] | None = None
+    store: bool | None = None
+    service_tier: str | None = None
+    parallel_tool_calls: bool | None = None
 
 
 class Usage(BaseModel):

@@ -15,6 +15,7 @@ from gar_edge.runtime.serve.limits import Limits
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 TYPES = ("image/png", "image/jpeg", "image/webp")
+ALIASES = ("image/jpg", "application/octet-stream")
 _HEAD = re.compile(r"data:(?P<type>[\w.+/-]*)(?P<rest>[^,]{0,100}),", re.IGNORECASE)
 
 
@@ -28,13 +29,14 @@ def from_url(url: str, error: type[GarImageError | GarMaskError], what: str) -> 
     if not head["rest"].lower().endswith(";base64"):
         raise error(f"{what}: a data: URL must be of base64 (data:image/png;base64,…)")
     try:
-        return base64.b64decode(url[head.end() :], validate=True)
+        text = url[head.end() :]
+        return base64.b64decode("".join(text.split()), validate=True)  # lines of 76, as tools write it
     except (binascii.Error, ValueError):
         raise error(f"{what}: the data: URL is no base64") from None
 
 
-def check_picture(data: bytes, limits: Limits, error: type[GarImageError | GarMaskError], what: str) -> None:
-    """`error` unless this begins like a picture of a known format with not too many pixels; nothing is decoded yet."""
+def check_picture(data: bytes, limits: Limits, error: type[GarImageError | GarMaskError], what: str) -> int:
+    """Pixels of a picture of a known format; `error` for another, and for too many. Nothing is decoded yet."""
     try:
         with Image.open(BytesIO(data), formats=FORMATS) as picture:
             width, height = picture.size
@@ -44,16 +46,18 @@ def check_picture(data: bytes, limits: Limits, error: type[GarImageError | GarMa
         raise error(f"{what}: damaged ({' '.join(str(problem).split())[:200]})") from None
     if width * height > limits.pixels:
         raise error(f"{what}: {width}x{height} pixels, over {limits.pixels}; scale it down")
+    return int(width * height)
 
 
 class MaskUrls:
-    """Mask and scribble images in regions, for `read_region`: `data:` URLs alone."""
+    """Mask and scribble images in regions, for `read_region`: `data:` URLs alone. pixels: of all that were read."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
+        self.pixels = 0
 
     def __call__(self, field: Field) -> bytes:
         name = f"{field.source}: {field.where}"
         data = from_url(field.to(Text), GarMaskError, name)
-        check_picture(data, self._limits, GarMaskError, name)
+        self.pixels += check_picture(data, self._limits, GarMaskError, name)
         return data

@@ -25,14 +25,14 @@ from gar_edge.runtime.serve.bodies import (
     Outlines,
     SceneInfo,
 )
-from gar_edge.runtime.serve.pictures import TYPES, check_picture, from_url
+from gar_edge.runtime.serve.pictures import ALIASES, TYPES, check_picture, from_url
 from gar_edge.runtime.serve.questions import Wish, options_of, outlined, read_masks, split
 from gar_edge.runtime.serve.scenes import KeptScene
 from gar_edge.runtime.serve.service import Service, visit_of
 from gar_edge.runtime.serve.turns import conversation
 from gar_edge.runtime.serve.warned import hearing
 
-_EVENTS = {"text/event-stream": {"schema": {"type": "string", "description": "where stream is true"}}}
+EVENTS = {"text/event-stream": {"schema": {"type": "string", "description": "where stream is true"}}}
 _PICTURE = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in TYPES}
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorBody, "description": text}
@@ -74,9 +74,8 @@ def scene_routes(service: Service) -> APIRouter:
         data, max_tiles = _picture(await request.body(), request.headers.get("content-type", ""))
         check_picture(data, limits, GarImageError, "image")
         with hearing() as heard:
-            kept = await service.work(
-                lambda: scenes.open(data, visit_of(request).owner, max_tiles=max_tiles, warnings=heard)
-            )
+            owner = visit_of(request).owner
+            kept = await service.work(request, lambda _: scenes.open(data, owner, max_tiles=max_tiles, warnings=heard))
         return JSONResponse(_info(kept, limits.scene_seconds), 201)
 
     @router.get("/{key}", response_model=SceneInfo)
@@ -90,7 +89,7 @@ def scene_routes(service: Service) -> APIRouter:
         scenes.drop(key, visit_of(request).owner)
         return Response(status_code=204)
 
-    @router.post("/{key}/ask", response_model=Answers, responses={200: {"content": _EVENTS}})
+    @router.post("/{key}/ask", response_model=Answers, responses={200: {"content": EVENTS}})
     async def ask(request: Request, key: str, body: Ask) -> Response:
         """Ask a question about regions, or many questions, which are answered side by side."""
         given = [Wish(one.question, one.regions) for one in body.questions]
@@ -103,7 +102,7 @@ def scene_routes(service: Service) -> APIRouter:
         scene = scene_of(request, key).scene
         return await service.answered(request, scene, given, options_of(body, limits), stream=body.stream)
 
-    @router.post("/{key}/describe", response_model=Answers, responses={200: {"content": _EVENTS}})
+    @router.post("/{key}/describe", response_model=Answers, responses={200: {"content": EVENTS}})
     async def describe(request: Request, key: str, body: Describe) -> Response:
         """Describe each of the regions, all side by side; answers in their order."""
         wishes = [Wish(None, [one]) for one in split(body.regions)]
@@ -122,7 +121,7 @@ def scene_routes(service: Service) -> APIRouter:
         scene = scene_of(request, key).scene
         return await service.answered(request, scene, [Wish(body.question, body.regions)], options, stream=False)
 
-    @router.post("/{key}/chat", response_model=Answers, responses={200: {"content": _EVENTS}})
+    @router.post("/{key}/chat", response_model=Answers, responses={200: {"content": EVENTS}})
     async def chat(request: Request, key: str, body: Converse) -> Response:
         """The next answer of a conversation, which the request tells from its beginning; its cache is continued."""
         wish = conversation([(turn.question, turn.answer) for turn in body.turns], body.question, body.regions)
@@ -134,7 +133,9 @@ def scene_routes(service: Service) -> APIRouter:
         """The masks that boxes, points and the like turn out to be."""
         scene = scene_of(request, key).scene
         with hearing() as heard:
-            found = await service.work(lambda: outlined(read_masks(scene, body.regions, limits)))
+            found = await service.work(
+                request, lambda patience: outlined(read_masks(scene, body.regions, limits, patience))
+            )
         return JSONResponse({"regions": found, "warnings": heard})
 
     return router
@@ -149,7 +150,7 @@ def _picture(body: bytes, kind: str) -> tuple[bytes, int | None]:
         except ValidationError as error:
             raise RequestValidationError(error.errors()) from None
         return from_url(opened.image, GarImageError, "image"), opened.max_tiles
-    if kind not in (*TYPES, "application/octet-stream"):
+    if kind not in (*TYPES, *ALIASES):
         raise ApiError(
             415,
             f"a picture is sent as {', '.join(TYPES)}, or as a data: URL in JSON, not as {kind[:60] or 'nothing'}",

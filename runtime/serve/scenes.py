@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Lock
@@ -14,6 +14,8 @@ from gar_edge.runtime.gar import Gar
 from gar_edge.runtime.scene import Scene
 from gar_edge.runtime.serve.api_errors import ApiError
 from gar_edge.runtime.serve.limits import Limits
+
+_CONTENT = "content-"  # scenes that a request brought along: their ids are told to nobody
 
 
 @dataclass
@@ -45,7 +47,7 @@ class SceneStore:
     def of_content(self, data: bytes, owner: str, *, warnings: list[str]) -> KeptScene:
         """The scene of this very picture, where the same owner has asked about it lately, or a new one."""
         digest = hashlib.blake2b(data, digest_size=16, key=hashlib.sha256(owner.encode()).digest()).hexdigest()
-        key = f"content-{digest}"
+        key = f"{_CONTENT}{digest}"
         with self._lock:
             kept = self._look(key)
         return kept or self._keep(key, data, owner, None, warnings)
@@ -93,10 +95,17 @@ class SceneStore:
     def _tidy(self) -> None:
         """Drop what is too old, then what is too much; the newest stays, however large."""
         old = self._clock() - self._limits.scene_seconds
+        for key in [key for key, kept in self._scenes.items() if kept.used <= old]:
+            del self._scenes[key]
         size = sum(kept.bytes for kept in self._scenes.values())
-        while self._scenes:
-            first = next(iter(self._scenes.values()))
-            much = len(self._scenes) > self._limits.scenes or size > self._limits.scene_bytes
-            if first.used > old and not (much and len(self._scenes) > 1):
-                return
-            size -= self._scenes.popitem(last=False)[1].bytes
+        while len(self._scenes) > 1 and (len(self._scenes) > self._limits.scenes or size > self._limits.scene_bytes):
+            key = self._dispensable()
+            size -= self._scenes.pop(key).bytes
+
+    def _dispensable(self) -> str:
+        """Of the owner with the most scenes: one that nobody was promised, else the least recently used."""
+        owners = Counter(kept.owner for kept in self._scenes.values())
+        newest = next(reversed(self._scenes))
+        own = [key for key, kept in self._scenes.items() if owners[kept.owner] == max(owners.values())]
+        left = [key for key in own if key != newest] or [key for key in self._scenes if key != newest]
+        return min(left, key=lambda key: not key.startswith(_CONTENT))  # the first of equals is the oldest

@@ -23,7 +23,8 @@ class Server(uvicorn.Server):
     A second signal, or the deadline, cuts off the answers in the making: they are told as far as they came.
     """
 
-    def __init__(self, served: Served) -> None:
+    def __init__(self, served: Served, *, hung_up: Callable[[], None] | None = None) -> None:
+        """hung_up: what SIGHUP does; else it stops, too."""
         limits = served.service.limits
         super().__init__(
             uvicorn.Config(
@@ -43,66 +44,71 @@ class Server(uvicorn.Server):
             )
         )
         self._served = served
+        self._hung_up = hung_up
         self._cutting: asyncio.TimerHandle | None = None
 
     def stop(self) -> None:
-        """Take no more; called again: wait no more either."""
+        """Take no more; called again while answers are in the making: wait no more either."""
         service = self._served.service
-        if not service.admission.stopping:
-            service.admission.stopping = True
-            service.log.event("stopping", inside=service.admission.inside)
-            loop = asyncio.get_running_loop()
-            self._cutting = loop.call_later(service.limits.stop_seconds, service.desk.cut_off)
-            self.should_exit = True
-        else:
-            service.desk.cut_off()
+        if self.should_exit:
+            service.cut_off()
+            return
+        self.should_exit = service.admission.stopping = True
+        self._cutting = asyncio.get_running_loop().call_later(service.limits.stop_seconds, service.cut_off)
+        service.log.event("stopping", inside=service.admission.inside)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Uvicorn's own would end the process by the signal again."""
+        """Uvicorn's own would end the process by the signal again. Once this is over, none ends it otherwise."""
         loop = asyncio.get_running_loop()
-        signals = (signal.SIGTERM, signal.SIGINT)
-        before = [signal.getsignal(one) for one in signals]
-        for one in signals:
-            loop.add_signal_handler(one, self.stop)
+        handlers = {signal.SIGTERM: self.stop, signal.SIGINT: self.stop}
+        if hasattr(signal, "SIGHUP"):
+            handlers[signal.SIGHUP] = self._hung_up or self.stop
+        for number, handler in handlers.items():
+            loop.add_signal_handler(number, handler)
         try:
             yield
         finally:
-            for one, handler in zip(signals, before, strict=True):
-                loop.remove_signal_handler(one)
-                signal.signal(one, handler)
+            for number in handlers:
+                loop.remove_signal_handler(number)
+                signal.signal(number, signal.SIG_IGN)
             if self._cutting is not None:
                 self._cutting.cancel()
 
 
-def listen(host: str, port: int, *, backlog: int) -> socket.socket:
-    """A socket that takes connections; `GarError` where the address or port cannot be had."""
+def bound(host: str, port: int) -> socket.socket:
+    """A socket with this address, on which nobody listens yet; `GarError` where it cannot be had."""
+    host = host.strip("[]")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        listening = socket.socket(family, kind, protocol)
+        found = socket.socket(family, kind, protocol)
     except OSError as error:
         raise GarError(f"{host}: cannot be listened on ({error.strerror or error})") from None
     try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
-        listening.listen(backlog)
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind(address)
     except OSError as error:
-        listening.close()
+        found.close()
         raise GarError(
             f"port {port} of {host} cannot be had ({error.strerror or error}); choose another with --port"
         ) from None
-    listening.setblocking(False)
-    return listening
+    return found
 
 
-def run(served: Served, listening: socket.socket, *, started: Callable[[], None] = lambda: None) -> None:
-    """Serve until a signal says to stop. started: called when questions are taken."""
+def run(
+    served: Served,
+    address: socket.socket,
+    *,
+    started: Callable[[], None] = lambda: None,
+    hung_up: Callable[[], None] | None = None,
+) -> None:
+    """Serve until a signal says to stop. started: called when questions are taken. hung_up: what SIGHUP does."""
 
     async def serve() -> None:
-        server = Server(served)
-        serving = asyncio.create_task(server.serve(sockets=[listening]))
+        server = Server(served, hung_up=hung_up)
+        serving = asyncio.create_task(server.serve(sockets=[address]))
         while not server.started and not serving.done():
             await asyncio.sleep(0.01)
         if server.started:

@@ -21,12 +21,13 @@ from gar_edge.runtime.serve.admission import Admission
 from gar_edge.runtime.serve.answers import Desk, Done, Making, Said
 from gar_edge.runtime.serve.api_errors import ApiError, api_error_of
 from gar_edge.runtime.serve.events import EventStream, event, while_there
-from gar_edge.runtime.serve.guard import Visit
 from gar_edge.runtime.serve.limits import Limits
 from gar_edge.runtime.serve.log import RequestLog
 from gar_edge.runtime.serve.metrics import Metrics
+from gar_edge.runtime.serve.patience import Patience, Readers
 from gar_edge.runtime.serve.questions import Prepared, Wish, prepare
 from gar_edge.runtime.serve.scenes import SceneStore
+from gar_edge.runtime.serve.visit import Visit
 from gar_edge.runtime.serve.warned import hearing
 
 T = TypeVar("T")
@@ -34,7 +35,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Service:
-    """A model and everything around it. threads: that decode pictures and cut out regions."""
+    """A model and everything around it."""
 
     gar: Gar
     limits: Limits
@@ -43,17 +44,28 @@ class Service:
     desk: Desk
     metrics: Metrics
     log: RequestLog
-    threads: anyio.CapacityLimiter
+    readers: Readers
 
-    async def work(self, function: Callable[[], T]) -> T:
-        """Run what takes its time in a thread; warnings reach the request."""
-        return await anyio.to_thread.run_sync(function, limiter=self.threads)
+    async def work(self, request: Request, function: Callable[[Patience], T]) -> T:
+        """Run what takes its time in a thread; it is told when nobody waits for it. Warnings reach the request."""
+        patience = Patience(self.limits.seconds)
+        with self.readers.told(patience):
+            limiter = self.readers.of(visit_of(request).owner)
+            work = anyio.to_thread.run_sync(partial(function, patience), limiter=limiter)
+            return await while_there(request.receive, work, left=patience.end)
+
+    def cut_off(self) -> None:
+        """End what is in the making as it is."""
+        self.readers.end()
+        self.desk.cut_off()
 
     async def prepared(
         self, request: Request, scene: Scene, wishes: Sequence[Wish], options: Options
     ) -> tuple[Prepared, list[str]]:
         """Requests that can be submitted, and the warnings on the way; errors as of `prepare`."""
         visit = visit_of(request)
+        if options.live and not self.limits.live:
+            raise ApiError(403, "no question may go before others here (live); --allow-live lets them", param="live")
         if not wishes:
             raise GarMaskError("no region is given; mark at least one")
         if len(wishes) > self.limits.regions:
@@ -62,9 +74,10 @@ class Service:
             self.admission.grow(visit.ticket, len(wishes))
         with hearing() as heard:
             described = self.gar.manifest.prompt.default_region
-            prepared = await self.work(partial(prepare, scene, wishes, options, self.limits, described=described))
+            work = partial(prepare, scene, wishes, options, self.limits, described=described)
+            prepared = await self.work(request, work)
         if self.log.texts:
-            visit.told["questions"] = [wish.question for wish in wishes]
+            visit.told["questions"] = [wish.turns[-1].question if wish.turns else wish.question for wish in wishes]
         return prepared, heard
 
     async def answered(

@@ -16,7 +16,7 @@ from gar_edge.runtime.serve.access import Access, key_digest
 from gar_edge.runtime.serve.app import create_app
 from gar_edge.runtime.serve.limits import Limits
 from gar_edge.runtime.serve.log import RequestLog
-from gar_edge.runtime.serve.server import listen, run
+from gar_edge.runtime.serve.server import bound, run
 
 
 def main(settings: dict[str, Any]) -> None:
@@ -30,7 +30,7 @@ def main(settings: dict[str, Any]) -> None:
         access = Access(keys, frozenset(settings.get("hosts", ())), frozenset(settings.get("origins", ())))
         log = RequestLog(lambda line: print(line, flush=True), texts=settings.get("texts", False))
         served = create_app(gar, queue=queue, access=access, limits=limits, log=log)
-        listening = listen("127.0.0.1", settings.get("port", 0), backlog=limits.connections)
+        listening = bound("127.0.0.1", settings.get("port", 0))
         port = listening.getsockname()[1]
         run(served, listening, started=lambda: print(f"at http://127.0.0.1:{port}", file=sys.stderr, flush=True))
 

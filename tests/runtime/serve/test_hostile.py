@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
+import os
 import socket
 import struct
 import threading
@@ -12,8 +15,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers.serving import EXAMPLES, Running, mask, serving
+from PIL import Image
 
 PNG = {"Content-Type": "image/png"}
 LIMITS = {
@@ -25,6 +30,7 @@ LIMITS = {
     "idle_seconds": 1,
     "send_seconds": 1.0,
     "connections": 600,
+    "room_seconds": 0.5,
 }
 
 
@@ -128,20 +134,68 @@ def test_a_body_that_grows_too_large_is_refused_on_the_way(guarded: Running) -> 
 
 
 def test_bodies_of_many_are_bounded_together(guarded: Running) -> None:
-    """Five of 1 MiB less a byte, where three are taken."""
+    """Three of 1 MiB fit. While their last bytes are missing a fourth finds no room; then all three are read."""
+    size = 1 << 20
     with ExitStack() as stack:
-        connections = [stack.enter_context(guarded.raw()) for _ in range(5)]
-        for connection in connections:
-            connection.sendall(head(length=(1 << 20) - 1) + bytes((1 << 20) - 2))
-        time.sleep(0.5)
-        refused = 0
-        for connection in connections:
-            connection.settimeout(0.05)
-            try:
-                refused += b" 429 " in connection.recv(65536)
-            except (TimeoutError, ConnectionError):
-                continue
-        assert refused == 2
+        first = [stack.enter_context(guarded.raw()) for _ in range(3)]
+        for connection in first:
+            connection.sendall(head(length=size) + bytes(size - 1))
+        time.sleep(0.3)
+        fourth = stack.enter_context(guarded.raw())
+        fourth.sendall(head(length=size) + bytes(size))
+        assert b" 429 " in fourth.recv(65536)[:20]
+        for connection in first:
+            connection.sendall(b"x")
+            assert b" 400 " in connection.recv(65536)[:20]  # no picture
+        fifth = stack.enter_context(guarded.raw())
+        fifth.sendall(head(length=size) + bytes(size))
+        assert b" 400 " in fifth.recv(65536)[:20]
+
+
+def test_bodies_that_come_side_by_side_do_not_starve_each_other(guarded: Running) -> None:
+    """Eight of 1 MiB at once, where three fit: the others wait until there is room, and all are read."""
+    statuses: list[int] = []
+
+    def send() -> None:
+        statuses.append(guarded.post("/v1/scenes", bytes(1 << 20), PNG).status)
+
+    threads = [threading.Thread(target=send) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert statuses == [400] * 8
+
+
+def test_announcing_takes_nothing(guarded: Running) -> None:
+    """Sixteen heads of large bodies that do not come leave room and places for everybody."""
+    with ExitStack() as stack:
+        for _ in range(16):
+            stack.enter_context(guarded.raw()).sendall(head(length=1 << 20))
+        assert guarded.post("/v1/scenes", (EXAMPLES / "scene_1.png").read_bytes(), PNG).status == 201
+
+
+def test_json_of_too_many_values_is_not_parsed(guarded: Running) -> None:
+    key = guarded.open()
+    body = b'{"question":"a","regions":[' + b"[]," * 250_000 + b"[]]}"
+    reply = guarded.post(f"/v1/scenes/{key}/ask", body, {"Content-Type": "application/json"})
+    assert (reply.status, "values" in reply.error["message"]) == (400, True)
+
+
+def test_a_conversation_that_is_too_long_is_not_tokenised(guarded: Running) -> None:
+    key = guarded.open()
+    turns = [{"question": "Is <Prompt0> red?", "answer": "y" * 30_000}] * 3
+    body = {"regions": [{"box": [5, 5, 60, 60]}], "turns": turns, "question": "Is <Prompt0> red?"}
+    begin = time.monotonic()
+    assert "characters" in guarded.post(f"/v1/scenes/{key}/chat", body).error["message"]
+    assert time.monotonic() - begin < 5
+
+
+def test_points_and_masks_have_limits_of_their_own(guarded: Running) -> None:
+    key = guarded.open()
+    points = [[number % 200, number % 150] for number in range(1001)]
+    asked = {"question": "What is <Prompt0>?", "regions": [{"points": points}]}
+    assert "1000 points" in guarded.post(f"/v1/scenes/{key}/ask", asked).error["message"]
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: loc", b"POST /v1/scenes HTTP/1.1\r\n"])
@@ -203,8 +257,6 @@ def test_pictures_of_too_many_pixels_are_never_decoded(guarded: Running, size: t
 
 
 def test_a_mask_of_too_many_pixels(guarded: Running) -> None:
-    import base64
-
     key = guarded.open()
     region = {"mask": f"data:image/png;base64,{base64.b64encode(bomb(50_000, 50_000)).decode()}"}
     reply = guarded.post(f"/v1/scenes/{key}/ask", {"question": "What is <Prompt0>?", "regions": [region]})
@@ -289,20 +341,49 @@ def test_too_many_at_once_are_told_when_to_come_again() -> None:
 
 
 def test_a_reader_that_does_not_read_is_dropped() -> None:
-    """Answers of a page's size, none of them read, over one connection: pipelined until nothing more is taken."""
-    asset = b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    with serving(limits=LIMITS) as server, server.raw() as connection:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        connection.settimeout(0.5)
-        begin = time.monotonic()
-        try:
-            while time.monotonic() - begin < 20:
-                connection.sendall(asset * 100)
-        except (TimeoutError, ConnectionError):
-            pass
-        time.sleep(2.5)
+    """One large answer, and many small ones over one connection: neither is read, and the connections are closed."""
+    regions = [{"box": [0, 0, 239, 170], "as_mask": True}] * 64
+    with serving(limits=LIMITS | {"body_bytes": 8 << 20}) as server:
+        picture = io.BytesIO()
+        random = np.random.default_rng(1)
+        Image.fromarray(random.integers(0, 256, (300, 300, 3), np.uint8)).save(picture, "PNG")
+        key = server.post("/v1/scenes", picture.getvalue(), PNG).json["id"]
+        masks = []
+        for _ in range(64):
+            plane = io.BytesIO()
+            Image.fromarray(random.integers(0, 2, (300, 300), np.uint8).astype(bool)).save(plane, "PNG")
+            masks.append({"mask": f"data:image/png;base64,{base64.b64encode(plane.getvalue()).decode()}"})
+        asked = json.dumps({"regions": masks}).encode()
+        with ExitStack() as stack:
+            for body in (asked, json.dumps({"regions": regions}).encode()):
+                connection = stack.enter_context(server.raw())
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                connection.sendall(head(f"/v1/scenes/{key}/outline", len(body), "application/json") + body)
+            many = stack.enter_context(server.raw())
+            many.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            many.settimeout(0.5)
+            try:
+                for _ in range(2000):
+                    many.sendall(b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            except (TimeoutError, ConnectionError):
+                pass
+            end = time.monotonic() + 15
+            while (held := open_connections(server)) and time.monotonic() < end:
+                time.sleep(0.2)
+            assert held == 0
         assert server.ask("GET", "/healthz").status == 200
-        assert "error" not in {name for line in server.lines for name in line}
+        assert server.stop() == 0
+
+
+def open_connections(server: Running) -> int:
+    """Connections of the server to clients, by what it has open."""
+    folder = Path(f"/proc/{server.process.pid}/fd")
+    sockets = [os.readlink(entry) for entry in folder.iterdir()]
+    table = Path(f"/proc/{server.process.pid}/net/tcp").read_text().splitlines()[1:]
+    port = f":{server.address[1]:04X}"
+    rows = [line.split() for line in table]
+    here = {f"socket:[{row[9]}]" for row in rows if row[1].endswith(port) and row[3] == "01"}
+    return len(here & set(sockets))
 
 
 def test_pictures_are_not_looked_for_in_files(guarded: Running, tmp_path: Path) -> None:

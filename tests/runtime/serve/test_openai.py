@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import pytest
 from helpers.serving import EXAMPLES, Running, data_url, mask
 
 from gar_edge.runtime import Gar, Options, Scene
+from gar_edge.runtime.generate.prompt import Turn
+from gar_edge.runtime.generate.side_by_side import answer_side_by_side
 
 MODEL = "gar-nano"
 COLOUR = "What colour is <Prompt0>?"
@@ -24,16 +27,20 @@ def client(server: Running) -> openai.OpenAI:
 
 
 def image(picture: str = "scene_1") -> dict[str, Any]:
-    return {"type": "image_url", "image_url": {"url": data_url(EXAMPLES / f"{picture}.png")}}
+    return picture_part(data_url(EXAMPLES / f"{picture}.png"))
 
 
 def region(number: int, picture: str = "scene_1", **given: Any) -> dict[str, Any]:
     return {"type": "region", "id": number, **(given or mask(picture, number))}
 
 
+def picture_part(url: str) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
 def picture_at(url: str) -> Any:
     """A region of a picture at an address."""
-    return user({"type": "image_url", "image_url": {"url": url}}, region(0))
+    return user(picture_part(url), region(0))
 
 
 def text(words: str) -> dict[str, str]:
@@ -225,8 +232,10 @@ def test_models(client: openai.OpenAI) -> None:
         ({"messages": [user(image(), region(0), text("Is <Prompt0> left of <Prompt1>?"))]}, "no mask was given"),
         ({"messages": [user(image(), image(), region(0))]}, "one picture"),
         ({"messages": [{"role": "system", "content": "Be brief."}, user(image(), region(0))]}, "system"),
-        ({"messages": [user(image(), region(0)), user(text("And?"))]}, "alternate"),
-        ({"messages": [user(image(), region(0)), {"role": "assistant", "content": "A moon."}]}, "last message"),
+        ({"messages": [{"role": "assistant", "content": "Hello."}, user(image(), region(0))]}, "first and the last"),
+        ({"messages": [user(image(), region(0)), {"role": "assistant", "content": "A moon."}]}, "first and the last"),
+        ({"messages": [user(image(), region(0), text(COLOUR + "x" * 5000))]}, "5025 characters"),
+        ({"messages": [user({"type": "image_url", "image_url": "data:image/png;base64,"})]}, "messages.0.content.0"),
         ({"messages": []}, "messages"),
         ({"n": 2}, "n:"),
         ({"max_completion_tokens": 0}, "max_completion_tokens"),
@@ -253,10 +262,42 @@ def test_what_cannot_be_asked_is_an_error_of_the_client(
     assert "Traceback" not in body["message"]
 
 
-def test_what_older_clients_leave_empty_is_taken(client: openai.OpenAI) -> None:
+def test_what_changes_no_answer_is_taken(client: openai.OpenAI, scene: Scene, masks: dict[int, Path]) -> None:
+    """Empty and neutral settings, hints for other servers, nulls, and what is about the account."""
+    picture = image()
+    picture["image_url"]["detail"] = "original"
+    words = text(COLOUR) | {"cache_control": {"type": "ephemeral"}}
     done = client.chat.completions.create(
         model=MODEL,
-        messages=[{"role": "system", "content": ""}, user(image(), region(0), text(COLOUR))],
-        n=1, frequency_penalty=0, presence_penalty=0, logit_bias={}, user="robot", max_tokens=5, tools=[],
+        messages=[{"role": "system", "content": ""}, user(picture, region(0), words)],  # type: ignore[list-item]
+        n=1, frequency_penalty=0, presence_penalty=0, logit_bias={}, user="robot", max_tokens=5, tools=[], top_p=0,
+        seed=-1, stop="", modalities=["text"], reasoning_effort="none", prompt_cache_key="k", service_tier="flex",
+        store=True, logprobs=False, top_logprobs=0, function_call="none", metadata={"run": "7"},
+        extra_body={"audio": None, "prediction": None},
     )  # fmt: skip
-    assert done.choices[0].message.content
+    assert done.choices[0].message.content == scene.ask(COLOUR, {0: masks[0]}).text
+
+
+def test_neighbouring_messages_of_one_role_are_one(client: openai.OpenAI, scene: Scene, masks: dict[int, Path]) -> None:
+    messages = [user(image(), region(0)), user(text(COLOUR))]
+    done = client.chat.completions.create(model=MODEL, messages=messages)
+    assert done.choices[0].message.content == scene.ask(COLOUR, {0: masks[0]}).text
+
+
+def test_base64_in_lines_is_read(client: openai.OpenAI) -> None:
+    lines = "data:image/png;base64," + base64.encodebytes((EXAMPLES / "scene_1.png").read_bytes()).decode()
+    done = client.chat.completions.create(model=MODEL, messages=[user(picture_part(lines), region(0), text(COLOUR))])
+    assert done.choices[0].message.content == "pink"
+
+
+def test_a_described_region_keeps_its_number(client: openai.OpenAI, scene: Scene, masks: dict[int, Path]) -> None:
+    """As the client gave it, in the answer and in questions that follow."""
+    first = user(image(), region(0))
+    one = client.chat.completions.create(model=MODEL, messages=[first])
+    assert list(one.gar["boxes"]) == ["0"]  # type: ignore[attr-defined]
+    said = {"role": "assistant", "content": one.choices[0].message.content}
+    two = client.chat.completions.create(model=MODEL, messages=[first, said, user(text(COLOUR))])  # type: ignore[list-item]
+    turns = [Turn(one.choices[0].message.content or "", COLOUR)]
+    direct = scene.prepare(None, {0: masks[0]}, turns=turns)
+    ((_, answer),) = answer_side_by_side(scene._scheduler, [direct])
+    assert two.choices[0].message.content == answer.text
