@@ -13,3 +13,5 @@ PACKAGE_INDEX = "no package index can be reached, to install gar-edge[cpu] from;
 GREEK_FONT = "DejaVu Sans, which has Greek and Cyrillic, is not installed; apt install fonts-dejavu-core"
 ANOTHER_USER = "root may write anywhere; run the tests as another user"
 STRACE = "strace, which shows what a program asks of the system, is not installed; apt install strace"
+CHROMIUM = "Chromium, in which the page is tried, is not installed; apt install chromium"
+CURL = "curl is not installed; apt install curl"
