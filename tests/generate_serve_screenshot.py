@@ -8,17 +8,16 @@ Needs Chromium and `pip install playwright`.
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import sys
-import tempfile
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from helpers.page_driver import FLAGS, PageDriver, serving
+from helpers.page_driver import FLAGS, PageDriver
+from helpers.serving import serving
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
@@ -80,13 +79,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--also", type=Path, metavar="FOLDER")
     also = parser.parse_args().also
-    with tempfile.TemporaryDirectory() as home, sync_playwright() as playwright:
-        os.environ["GAR_EDGE_HOME"] = home  # so that it is gar-nano, whatever was exported last
+    with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=list(FLAGS))
-        with serving() as url:
+        with serving() as server:
 
             def opened(**context: Any) -> PageDriver:
-                return PageDriver(chromium.new_context(**context).new_page(), url)
+                return PageDriver(chromium.new_context(**context).new_page(), server.url + "/")
 
             page = opened(**DESK)
             talk(page)
@@ -98,7 +96,7 @@ def main() -> None:
                     save(page.page.screenshot(), also / f"{name}-start.png")
                     talk(page)
                     save(page.page.screenshot(full_page=name == "phone"), also / f"{name}.png")
-                page.page.goto(f"{url}docs")
+                page.page.goto(f"{server.url}/docs")
                 page.page.wait_for_selector(".operation")
                 save(page.page.screenshot(), also / "phone-api.png")
         chromium.close()

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
-from tempfile import TemporaryFile
-from typing import Any, TextIO
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -32,28 +28,6 @@ window.violations = [];
 addEventListener('securitypolicyviolation', ({ violatedDirective, blockedURI }) =>
     violations.push(violatedDirective + ' ' + blockedURI));
 """
-
-
-@contextmanager
-def serving(*arguments: str) -> Iterator[str]:
-    """A gar-serve of the shipped gar-nano in a process of its own; its address."""
-    command = [sys.executable, "-m", "gar_edge.runtime.cli.serve", "--port", "0", *arguments]
-    with TemporaryFile("w+") as log, subprocess.Popen(command, stdout=log, stderr=subprocess.DEVNULL) as process:
-        try:
-            yield _address(process, log) + "/"
-        finally:
-            process.terminate()
-
-
-def _address(process: subprocess.Popen[bytes], log: TextIO) -> str:
-    """Where a server says that it listens, once it does."""
-    while process.poll() is None:
-        log.seek(0)
-        for line in log:
-            if '"started"' in line and line.endswith("\n"):
-                return json.loads(line)["address"]
-        time.sleep(0.1)
-    raise AssertionError(f"gar-serve ended with {process.returncode}")
 
 
 class PageDriver:

@@ -5,6 +5,7 @@ import { copyButtons } from "./copy.js";
 import { element } from "./dom.js";
 import { percent, tintedWords, tokenTable, wordsOf } from "./words.js";
 
+const STAGES = ["preprocess", "encode", "replay", "prefill", "decode"];
 const ENDS = {
   length: "Cut off: the tokens allowed were used up.",
   timeout: "Cut off: the time was over.",
@@ -24,12 +25,13 @@ export class AnswerCard {
     this.onFollow = onFollow;
     this.#parts = request.about.map((about) => new Part(about, request));
     this.#waiting = this.#parts.length;
-    const title = request.question ?? (this.#parts.length === 1 ? "Described" : `${this.#parts.length} regions described`);
+    const { length } = this.#parts;
+    const title = request.question ?? (length === 1 ? "Described" : `${length} regions described`);
     this.notes = element("ul", { class: "notes" });
     this.foot = element("div", { class: "foot" }, copyButtons(request, scene));
+    const parts = this.#parts.map((part) => part.element);
     this.element = element("li", { class: "card" }, element("p", { class: "asked" }, title),
-      element("div", { class: "parts", "aria-live": "polite", "aria-busy": "true" }, ...this.#parts.map((part) => part.element)),
-      this.notes, this.foot);
+      element("div", { class: "parts", "aria-live": "polite", "aria-busy": "true" }, ...parts), this.notes, this.foot);
     if (request.note) this.warn(request.note);
   }
 
@@ -100,7 +102,8 @@ class Part {
     if (data.choices?.length && data.value === null) this.text.append(element("i", {}, "None is likely enough."));
     if (data.confidence) {
       const { mean, lowest } = data.confidence;
-      this.more.append(element("p", { class: "quiet confidence" }, `Confidence ${percent(mean)}, lowest ${percent(lowest)}`));
+      const said = `Confidence ${percent(mean)}, lowest ${percent(lowest)}`;
+      this.more.append(element("p", { class: "quiet confidence" }, said));
     }
     if (words) this.more.append(tokenTable(words));
     const reason = ENDS[data.finish_reason];
@@ -129,19 +132,22 @@ function bars({ choices, value }) {
   return element("ul", { class: "bars" }, ...likeliest.map(({ text, probability }) => {
     const bar = element("span", { class: "fill" });
     bar.style.width = `${100 * probability}%`;
-    return element("li", { class: text === value ? "taken" : "" }, element("span", { class: "name" }, text),
-      element("span", { class: "track", "aria-hidden": "true" }, bar), element("span", { class: "figure" }, percent(probability)));
+    return element("li", { class: text === value ? "taken" : "" },
+      element("span", { class: "name" }, text),
+      element("span", { class: "track", "aria-hidden": "true" }, bar),
+      element("span", { class: "figure" }, percent(probability)));
   }));
 }
 
 function facts({ timings_ms: time, reuse, tokens, prompt_tokens: prompt, grid, model }) {
-  const stages = ["preprocess", "encode", "replay", "prefill", "decode"].map((name) => `${name} ${milliseconds(time[name])}`);
-  const tiles = reuse.tiles_encoded + reuse.tiles_reused;
-  const short = `${tokens.length} ${tokens.length === 1 ? "token" : "tokens"} in ${milliseconds(time.total)}, the first after ${milliseconds(time.first_token)}`;
+  const stages = STAGES.map((name) => `${name} ${milliseconds(time[name])}`);
+  const { tiles_encoded: encoded, tiles_reused: spared, tokens_prefilled: computed, tokens_reused: kept } = reuse;
+  const count = `${tokens.length} ${tokens.length === 1 ? "token" : "tokens"}`;
+  const short = `${count} in ${milliseconds(time.total)}, the first after ${milliseconds(time.first_token)}`;
   return element("details", { class: "facts" }, element("summary", {}, short), element("ul", {},
     element("li", {}, stages.join(", ")),
-    element("li", {}, `${reuse.tiles_encoded} of ${tiles} tiles encoded, ${reuse.tiles_reused} taken over`),
-    element("li", {}, `${prompt} tokens of prompt: ${reuse.tokens_prefilled} computed, ${reuse.tokens_reused} taken over`),
+    element("li", {}, `${encoded} of ${encoded + spared} tiles encoded, ${spared} taken over`),
+    element("li", {}, `${prompt} tokens of prompt: ${computed} computed, ${kept} taken over`),
     element("li", {}, `${model}, grid ${grid.join(" x ")}`)));
 }
 

@@ -20,7 +20,8 @@ export class ApiError extends Error {
  * Send a request and return the response once it is a good one.
  *
  * 401 asks the reader for a key, 429 waits as long as the server says and tries once more; `waiting(seconds)` hears of
- * that. Everything else that is not a success is an `ApiError`; an abort stays an `AbortError`.
+ * that, and `waiting(0)` of its end. Everything else that is not a success is an `ApiError`; an abort stays an
+ * `AbortError`.
  */
 export async function send(method, path, { body, type, signal, keepalive, waiting = () => {} } = {}) {
   for (let tries = 0; ; ) {
@@ -34,7 +35,7 @@ export async function send(method, path, { body, type, signal, keepalive, waitin
       tries += 1;
       const seconds = Math.min(Math.max(Number(response.headers.get("Retry-After")) || 1, 1), LONGEST_WAIT);
       waiting(seconds);
-      await pause(seconds * 1000, signal);
+      await pause(seconds * 1000, signal).finally(() => waiting(0));
     } else {
       throw error;
     }

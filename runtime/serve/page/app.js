@@ -8,10 +8,11 @@ import { conversationAfter, isAbout } from "./conversation.js";
 import { byId, element } from "./dom.js";
 import { showExamples } from "./examples.js";
 import { Form } from "./form.js";
+import { startIntake } from "./intake.js";
 import { listKeys, startKeys } from "./keys.js";
 import { Names } from "./names.js";
 import { Outlines } from "./outlines.js";
-import { pictureIn, plain, readPicture } from "./picture.js";
+import { plain, readPicture } from "./picture.js";
 import { Regions } from "./regions.js";
 import { requestOf, Unfinished } from "./requests.js";
 import { Scene } from "./scene.js";
@@ -52,7 +53,8 @@ function redraw() {
   requestAnimationFrame(() => {
     drawing = false;
     const { draft, tool, cursor } = stage;
-    view.paint({ picture: scene.picture, regions: regions.all, chosen: regions.chosen, outlines, draft, tool, desk, cursor });
+    const { picture } = scene;
+    view.paint({ picture, regions: regions.all, chosen: regions.chosen, outlines, draft, tool, desk, cursor });
     byId("cursor").textContent = cursor ? `x ${cursor[0]}, y ${cursor[1]}` : "";
   });
 }
@@ -119,13 +121,7 @@ function fit() {
 const opened = (blob, example) => open(blob, example).catch(report);
 
 function startPictures() {
-  for (const [button, field] of [["choose", "file"], ["photograph", "camera"]]) {
-    byId(button).addEventListener("click", () => byId(field).click());
-    byId(field).addEventListener("change", ({ target }) => {
-      if (target.files[0]) opened(target.files[0]);
-      target.value = "";
-    });
-  }
+  startIntake(opened, (message) => report(new Error(message)));
   byId("other").addEventListener("click", async () => {
     asking.stop();
     opening += 1;
@@ -133,25 +129,8 @@ function startPictures() {
     showStart(true);
     byId("choose").focus();
   });
-  const place = byId("stage");
-  for (const kind of ["dragover", "dragleave", "drop"]) {
-    document.addEventListener(kind, (event) => {
-      event.preventDefault();
-      place.classList.toggle("over", kind === "dragover");
-      if (kind === "drop") taken(event.dataTransfer);
-    });
-  }
-  document.addEventListener("paste", (event) => {
-    if (pictureIn(event.clipboardData)) taken(event.clipboardData);
-  });
   addEventListener("pagehide", () => scene?.leave()); // a page that is shown again sends its picture again
-  new ResizeObserver(fit).observe(place);
-}
-
-function taken(transfer) {
-  const picture = pictureIn(transfer);
-  if (picture) opened(picture);
-  else report(new Error("That is not a picture file."));
+  new ResizeObserver(fit).observe(byId("stage"));
 }
 
 // Tools.
@@ -181,11 +160,22 @@ function widen(by) {
   redraw();
 }
 
+/** False where no region is chosen. */
+function removeChosen() {
+  if (regions.chosen === null) return false;
+  regions.remove(regions.chosen);
+  return true;
+}
+
 // Regions and the question.
 
 function showRegions() {
   if (scene === null || names === null) return;
-  showCards({ regions, outlines, used: (number) => form.uses(number), use: (...given) => form.use(...given), ticks: form.ticks });
+  showCards({
+    regions, outlines, ticks: form.ticks,
+    used: (number) => form.uses(number),
+    use: (number, wanted) => form.use(number, wanted),
+  });
   form.showChips(regions.all);
   byId("undo").disabled = !regions.canUndo;
   byId("redo").disabled = !regions.canRedo;
@@ -248,7 +238,7 @@ function conversationGoesOn(request, card) {
 function showBusy() {
   byId("go").hidden = asking.busy;
   byId("stop").hidden = !asking.busy;
-  byId("status").textContent = asking.busy ? "Answering…" : "";
+  waiting(0);
 }
 
 // Messages.
@@ -264,8 +254,10 @@ function forget() {
   byId("problem").hidden = true;
 }
 
+/** Say that the server is waited for; 0: that it is not, or no longer because it is busy. */
 function waiting(seconds) {
-  byId("status").textContent = `The server is busy; trying again in ${seconds} s.`;
+  const rest = asking.busy ? "Answering…" : "";
+  byId("status").textContent = seconds ? `The server is busy; trying again in ${seconds} s.` : rest;
 }
 
 // The beginning.
@@ -276,7 +268,8 @@ const ACTIONS = [
   { key: "o", says: "points inside or outside", run: () => byId("side").querySelector("input:not(:checked)").click() },
   { key: "[", says: "narrower brush", run: () => widen(-4) },
   { key: "]", says: "wider brush", run: () => widen(4) },
-  { key: "Delete", says: "remove the chosen region", run: () => regions.chosen !== null && regions.remove(regions.chosen) },
+  { key: "Delete", says: "remove the chosen region", run: removeChosen },
+  { key: "Backspace", run: removeChosen },
   { key: "Control+z", says: "undo", run: () => regions.undo() },
   { key: "Control+Shift+z", says: "redo", run: () => regions.redo() },
   { key: "Control+y", run: () => regions.redo() },

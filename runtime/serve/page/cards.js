@@ -47,7 +47,8 @@ function asItIs(region, regions) {
     onchange: () => regions.change(region.number, { ...region, asIs: !region.asIs }),
   });
   box.checked = region.asIs;
-  return element("label", { class: "check", title: "Take the box itself, not what stands out in it" }, box, "whole box");
+  const title = "Take the box itself, not what stands out in it";
+  return element("label", { class: "check", title }, box, "whole box");
 }
 
 function outlineSaid(outline) {

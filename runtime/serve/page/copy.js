@@ -7,9 +7,11 @@ import { currentKey } from "./key.js";
 const ENDINGS = { "image/png": "png", "image/jpeg": "jpg", "image/webp": "webp" };
 
 /** Commands for a POSIX shell: send the picture, then ask. Where a key is in use they take it from $GAR_KEY. */
-export function asCurl({ path, body }, { type, root, key }) {
+export function asCurl({ path, body }, { picture, root, key }) {
+  const { type } = picture.blob;
   const curl = `curl -sS --fail-with-body${key ? ' -H "Authorization: Bearer $GAR_KEY"' : ""}`;
   return [
+    fileNote(picture),
     `SERVER='${root.replaceAll("'", "%27")}'`,
     `SCENE=$(${curl} -H 'Content-Type: ${type}' --data-binary @${fileOf(type)} "$SERVER/v1/scenes" |`,
     `  sed 's/.*"id": *"\\([^"]*\\)".*/\\1/')`,
@@ -21,8 +23,10 @@ export function asCurl({ path, body }, { type, root, key }) {
 }
 
 /** A Python program of the standard library alone. */
-export function asPython({ path, body }, { type, root, key }) {
+export function asPython({ path, body }, { picture, root, key }) {
+  const { type } = picture.blob;
   return [
+    fileNote(picture),
     "import json",
     ...(key ? ["import os"] : []),
     "import urllib.request",
@@ -53,7 +57,7 @@ export const asJson = ({ body }) => `${JSON.stringify(body, null, 2)}\n`;
 /** Buttons that put a request on the clipboard. */
 export function copyButtons(request, scene) {
   const of = { curl: asCurl, Python: asPython, JSON: asJson };
-  const about = () => ({ type: scene.picture.blob.type, root: ROOT.href.replace(/\/$/, ""), key: currentKey() !== null });
+  const about = () => ({ picture: scene.picture, root: ROOT.href.replace(/\/$/, ""), key: currentKey() !== null });
   const buttons = Object.entries(of).map(([name, text]) => {
     const copy = async () => {
       try {
@@ -68,5 +72,8 @@ export function copyButtons(request, scene) {
   const said = element("span", { class: "quiet", role: "status" });
   return element("span", { class: "copy" }, element("span", { class: "quiet" }, "Copy as"), ...buttons, said);
 }
+
+/** Which file is meant: coordinates are those of this size, upright. */
+const fileNote = ({ blob, width, height }) => `# ${fileOf(blob.type)}: the picture, ${width} x ${height}`;
 
 const fileOf = (type) => `photo.${ENDINGS[type]}`;

@@ -22,10 +22,12 @@ async function start() {
   byId("schemas").replaceChildren(...schemas.map(schemaPart));
   byId("schemas-part").hidden = schemas.length === 0;
   byId("contents").replaceChildren(
-    element("ul", {}, ...operations.map((one) => element("li", {}, element("a", { href: `#${idOf(one)}` }, ...nameOf(one))))),
-    element("ul", {}, ...schemas.map(([name]) => element("li", {}, element("a", { href: `#${anchorOf(name)}` }, name)))));
+    links(operations.map((one) => [idOf(one), nameOf(one)])), links(schemas.map(([name]) => [anchorOf(name), [name]])));
   byId(location.hash.slice(1))?.scrollIntoView(); // what it points at has only now been made
 }
+
+const links = (list) =>
+  element("ul", {}, ...list.map(([id, said]) => element("li", {}, element("a", { href: `#${id}` }, ...said))));
 
 const idOf = ({ method, path }) => `${method}${path.replace(/[^\w]+/g, "-")}`;
 
@@ -41,7 +43,8 @@ function operationPart(operation, components) {
   for (const [type, { schema }] of Object.entries(requestBody?.content ?? {})) {
     part.append(element("h3", {}, "Body: ", element("code", {}, type)), bodyOf(schema, components));
   }
-  part.append(element("h3", {}, "Answers"), element("ul", { class: "codes" }, ...Object.entries(responses).map(codeLine)));
+  const codes = Object.entries(responses).map(codeLine);
+  part.append(element("h3", {}, "Answers"), element("ul", { class: "codes" }, ...codes));
   return part;
 }
 
@@ -52,7 +55,8 @@ function bodyOf(schema, components) {
 }
 
 function codeLine([code, { description, content = {} }]) {
-  const types = Object.entries(content).flatMap(([type, { schema }]) => [" ", element("code", {}, type), ": ", ...typeOf(schema)]);
+  const types = Object.entries(content).flatMap(([type, { schema }]) =>
+    [" ", element("code", {}, type), ": ", ...typeOf(schema)]);
   return element("li", {}, element("b", {}, code), ` ${description ?? ""}`, ...types);
 }
 

@@ -84,10 +84,11 @@ export class Form extends EventTarget {
 
   /** Offer the regions' names to be inserted. */
   showChips(regions) {
-    byId("chips").replaceChildren(...regions.map(({ number }) => element("button", {
-      type: "button", class: "chip", title: `Insert ${this.#names.of(number)}`, "aria-label": `Insert ${this.#names.of(number)}`,
-      onclick: () => this.insert(number),
-    }, badge(number))));
+    byId("chips").replaceChildren(...regions.map(({ number }) => {
+      const title = `Insert ${this.#names.of(number)}`;
+      const onclick = () => this.insert(number);
+      return element("button", { type: "button", class: "chip", title, "aria-label": title, onclick }, badge(number));
+    }));
   }
 
   /** Offer an example's questions. */
@@ -117,8 +118,12 @@ export class Form extends EventTarget {
       if (byId(field).value !== "") options[name] = Number(byId(field).value);
     }
     return {
-      mode: this.mode, question: this.question.value, choices: byId("choices").value,
-      abstain: Number(byId("abstain").value) / 100, ticked: numbers.filter((number) => !this.#left.has(number)), options,
+      mode: this.mode,
+      question: this.question.value,
+      choices: byId("choices").value,
+      abstain: Number(byId("abstain").value) / 100,
+      ticked: numbers.filter((number) => !this.#left.has(number)),
+      options,
     };
   }
 

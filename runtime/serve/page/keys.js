@@ -33,7 +33,7 @@ export function listKeys(list, actions) {
     [element("dt", {}, element("kbd", {}, key)), element("dd", {}, says)]));
 }
 
-const nameOf = (key) => key.replace("Control", "Ctrl").replace(/(^|\+)([a-z])$/, (_, plus, letter) => plus + letter.toUpperCase());
+const nameOf = (key) => key.replace("Control", "Ctrl").replace(/(^|\+)[a-z]$/, (last) => last.toUpperCase());
 
 function typesIn(target) {
   if (target.isContentEditable || ["TEXTAREA", "SELECT"].includes(target.tagName)) return true;

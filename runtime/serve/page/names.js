@@ -32,6 +32,7 @@ export class Names {
 
   /** The text without a name, and without the space that it leaves. */
   without(text, number) {
-    return text.replace(this.pattern, (name, other) => (Number(other) === number ? "" : name)).replace(/ {2,}/g, " ").trim();
+    const rest = text.replace(this.pattern, (name, other) => (Number(other) === number ? "" : name));
+    return rest.replace(/ {2,}/g, " ").trim();
   }
 }

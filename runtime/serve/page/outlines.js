@@ -19,7 +19,8 @@ export class Outlines extends EventTarget {
 
   /** Ask for the outlines that are missing. */
   async want(regions, scene) {
-    await Promise.all(regions.filter((region) => isCut(region) && !this.of(region)).map((one) => this.#ask(one, scene)));
+    const missing = regions.filter((region) => isCut(region) && !this.of(region));
+    await Promise.all(missing.map((region) => this.#ask(region, scene)));
   }
 
   async #ask(region, scene) {
@@ -27,9 +28,9 @@ export class Outlines extends EventTarget {
     try {
       const json = jsonOf(region, scene.picture);
       const response = await scene.post("outline", { regions: { 0: json } });
-      const told = await response.json();
-      const { mask, box } = told.regions[0];
-      this.#known.set(region, { state: "there", mask: await maskShape(mask, box), said: told.warnings?.join(" ") ?? "" });
+      const { regions, warnings = [] } = await response.json();
+      const mask = await maskShape(regions[0].mask, regions[0].box);
+      this.#known.set(region, { state: "there", mask, said: warnings.join(" ") });
     } catch (error) {
       this.#known.set(region, { state: "failed", said: error.message });
     }

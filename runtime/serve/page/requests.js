@@ -38,7 +38,8 @@ function asking({ question }, { regions, names, picture }) {
   if (first === null) throw new Unfinished("Draw a region first: the model answers about regions.", "canvas");
   if (numbers.length === 0) throw new Unfinished(`Say which region: put ${first} into the question.`, "question");
   if (numbers.length > names.count) {
-    throw new Unfinished(`A question takes ${names.count} regions at most; this one names ${numbers.length}.`, "question");
+    const said = `A question takes ${names.count} regions at most; this one names ${numbers.length}.`;
+    throw new Unfinished(said, "question");
   }
   const assigned = names.assign(numbers);
   const named = {};
@@ -47,7 +48,8 @@ function asking({ question }, { regions, names, picture }) {
     if (!region) throw new Unfinished(`${names.of(number)} is not drawn.`, "question");
     named[assigned.get(number)] = jsonOf(region, picture);
   }
-  return { question: names.rename(text, assigned), regions: named, about: [...assigned], note: noteOf(assigned, names) };
+  const note = noteOf(assigned, names);
+  return { question: names.rename(text, assigned), regions: named, about: [...assigned], note };
 }
 
 function describing({ ticked, options }, { regions, picture, limits }) {
@@ -67,7 +69,8 @@ function goingOn({ question, options }, { names, conversation }) {
   if (text === "") throw new Unfinished("Write a question.", "question");
   const foreign = names.in(text).find((number) => !conversation.assigned.has(number));
   if (foreign !== undefined) {
-    throw new Unfinished(`${names.of(foreign)} is not in this conversation. Begin a new one to ask about it.`, "question");
+    const said = `${names.of(foreign)} is not in this conversation. Begin a new one to ask about it.`;
+    throw new Unfinished(said, "question");
   }
   const asked = names.rename(text, conversation.assigned);
   const body = { regions: conversation.regions, turns: conversation.turns, question: asked, ...options };

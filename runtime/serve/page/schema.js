@@ -3,8 +3,16 @@
 import { element } from "./dom.js";
 
 const BOUNDS = {
-  minimum: "at least", exclusiveMinimum: "above", maximum: "at most", exclusiveMaximum: "below", minLength: "characters at least",
-  maxLength: "characters at most", minItems: "items at least", maxItems: "items at most", pattern: "pattern", format: "format",
+  minimum: "at least",
+  exclusiveMinimum: "above",
+  maximum: "at most",
+  exclusiveMaximum: "below",
+  minLength: "characters at least",
+  maxLength: "characters at most",
+  minItems: "items at least",
+  maxItems: "items at most",
+  pattern: "pattern",
+  format: "format",
 };
 
 /** A text with what stands between backticks as code. */
@@ -62,8 +70,10 @@ export function tableOf(schema) {
 
 /** A table of parameters as OpenAPI lists them. */
 export const parameterTable = (parameters) =>
-  table(parameters.map(({ name, in: place, required, schema = {}, description }) =>
-    rowOf(name, { ...schema, description: [`in the ${place}`, description ?? schema.description].filter(Boolean).join(": ") }, required)));
+  table(parameters.map(({ name, in: place, required, schema = {}, description = schema.description }) => {
+    const said = [`in the ${place}`, description].filter(Boolean).join(": ");
+    return rowOf(name, { ...schema, description: said }, required);
+  }));
 
 function table(rows) {
   const head = ["Name", "Type", ""].map((text) => element("th", { scope: "col" }, text));
@@ -72,8 +82,9 @@ function table(rows) {
 }
 
 function rowOf(name, schema, required) {
+  const needed = required ? [element("span", { class: "needed" }, " required")] : [];
   return element("tr", {},
-    element("th", { scope: "row" }, element("code", {}, name), ...(required ? [element("span", { class: "needed" }, " required")] : [])),
+    element("th", { scope: "row" }, element("code", {}, name), ...needed),
     element("td", {}, ...typeOf(schema)), element("td", {}, ...prose(notesOf(schema))));
 }
 

@@ -27,7 +27,8 @@ export function jsonOf(shape, { width, height }) {
 export function shapeOf(json) {
   if (json.polygons) return { kind: "polygon", outline: pairs(json.polygons[0]) };
   const points = { inside: json.points ?? [], outside: json.not_points ?? [] };
-  return json.box ? { kind: "box", box: json.box, asIs: json.as_mask === true, ...points } : { kind: "points", ...points };
+  if (!json.box) return { kind: "points", ...points };
+  return { kind: "box", box: json.box, asIs: json.as_mask === true, ...points };
 }
 
 /** Where the region's number is written: the upper left of what was drawn. */
@@ -35,7 +36,7 @@ export function cornerOf(shape) {
   if (shape.kind === "box") return [shape.box[0], shape.box[1]];
   if (shape.kind === "points") return shape.inside[0] ?? shape.outside[0];
   if (shape.kind === "mask") return shape.corner;
-  const painted = shape.kind === "polygon" ? shape.outline : shape.strokes.filter(({ erase }) => !erase).flatMap(({ path }) => path);
+  const painted = shape.outline ?? shape.strokes.filter(({ erase }) => !erase).flatMap(({ path }) => path);
   const points = shape.base ? [cornerOf(shape.base), ...painted] : painted;
   return [Math.min(...points.map(([x]) => x)), Math.min(...points.map(([, y]) => y))];
 }

@@ -39,12 +39,17 @@ export function tokenTable(words) {
   const rows = words.flatMap((word) => word.tokens).map(({ text, logprob, likeliest = [] }) => {
     const others = likeliest.filter((other) => other.text !== text);
     const said = others.map((other) => `${other.text.trim() || "(end)"} ${percent(Math.exp(other.logprob))}`);
-    return element("tr", {}, element("th", { scope: "row" }, text.trim() || text), element("td", {}, percent(Math.exp(logprob))),
+    return element("tr", {},
+      element("th", { scope: "row" }, text.trim() || text),
+      element("td", {}, percent(Math.exp(logprob))),
       element("td", { class: "quiet" }, said.join(", ")));
   });
-  const head = element("tr", {}, ...["Token", "Likely", "Otherwise"].map((text) => element("th", { scope: "col" }, text)));
-  return element("details", {}, element("summary", {}, "Probabilities"),
-    element("table", { class: "tokens" }, element("thead", {}, head), element("tbody", {}, ...rows)));
+  const head = ["Token", "Likely", "Otherwise"].map((text) => element("th", { scope: "col" }, text));
+  return element("details", {},
+    element("summary", {}, "Probabilities"),
+    element("table", { class: "tokens" },
+      element("thead", {}, element("tr", {}, ...head)),
+      element("tbody", {}, ...rows)));
 }
 
 function stepOf(probability) {

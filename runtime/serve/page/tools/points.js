@@ -5,7 +5,7 @@ export const points = {
   label: "Points",
   key: "p",
   clicks: true,
-  hint: "Click inside a thing. Points outside it (right click, or Shift) correct what it became; they also correct a box.",
+  hint: "Click inside a thing. Points outside it (right click, or Shift) correct what it became, or what a box became.",
 
   begin(desk, point, _, { other }) {
     const outside = desk.outside !== other;

@@ -1,4 +1,4 @@
-"""A browser, a server and the model itself, whose answers are the truth."""
+"""A browser, and tabs in it that show the page of a server."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from helpers.needs import CHROMIUM, from_dev
-from helpers.page_driver import EXAMPLES, FLAGS, PageDriver, serving
+from helpers.page_driver import EXAMPLES, FLAGS, PageDriver
+from helpers.serving import Running
 
 from gar_edge.runtime import Gar
 from gar_edge.runtime.scene import Scene
@@ -27,21 +28,14 @@ def browser() -> Iterator[Any]:
         browser.close()
 
 
-@pytest.fixture(scope="session")
-def url(home: object) -> Iterator[str]:
-    """The address of a gar-serve."""
-    with serving() as address:
-        yield address
-
-
 @pytest.fixture
-def tab(browser: Any, url: str) -> Iterator[Callable[..., PageDriver]]:
+def tab(browser: Any, server: Running) -> Iterator[Callable[..., PageDriver]]:
     """Opens tabs, each in a profile of its own, and holds them to the page's promises at the end."""
     opened = []
 
-    def open_tab(address: str = url, **context: Any) -> PageDriver:
+    def open_tab(**context: Any) -> PageDriver:
         context.setdefault("viewport", {"width": 1280, "height": 860})
-        driver = PageDriver(browser.new_context(**context).new_page(), address)
+        driver = PageDriver(browser.new_context(**context).new_page(), server.url + "/")
         opened.append(driver)
         return driver
 
@@ -57,20 +51,7 @@ def page(tab: Callable[..., PageDriver]) -> PageDriver:
     return tab()
 
 
-@pytest.fixture(scope="session")
-def gar(home: object) -> Iterator[Gar]:
-    """The model that the server has, asked directly."""
-    with Gar.load(threads=1) as gar:
-        yield gar
-
-
 @pytest.fixture
-def shapes(gar: Gar) -> Scene:
+def shapes(direct: Gar) -> Scene:
     """The example with five shapes."""
-    return gar.open(EXAMPLES / "scene_1.png")
-
-
-@pytest.fixture
-def crosses(gar: Gar) -> Scene:
-    """The example with two crosses and a square."""
-    return gar.open(EXAMPLES / "scene_2.png")
+    return direct.open(EXAMPLES / "scene_1.png")

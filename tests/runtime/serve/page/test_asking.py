@@ -7,11 +7,12 @@ import json
 import math
 import re
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from helpers.page_driver import EXAMPLES, PageDriver
+from helpers.serving import Running, serving
 
 from gar_edge.runtime import Box, Gar, Options
 from gar_edge.runtime.regions import from_polygons
@@ -29,6 +30,13 @@ WATCH_TEXT = """() => {
         if (said && said.textContent !== seen.at(-1)) seen.push(said.textContent);
     }).observe(document.querySelector('#answers'), { childList: true, subtree: true, characterData: true });
 }"""
+
+
+@pytest.fixture(scope="module")
+def slow() -> Iterator[Running]:
+    """A server whose decoder takes a fifth of a second for each step."""
+    with serving(step=0.2) as running:
+        yield running
 
 
 def opened(gar: Gar, name: str) -> tuple[Scene, dict[int, Any]]:
@@ -49,10 +57,10 @@ def named(question: str, regions: dict[int, Any]) -> dict[int, Any]:
 
 @pytest.mark.parametrize("name", sorted(TRUE))
 def test_the_examples_questions_get_the_models_answers_and_these_are_right(
-    page: PageDriver, gar: Gar, name: str
+    page: PageDriver, direct: Gar, name: str
 ) -> None:
     page.example(name)
-    scene, regions = opened(gar, name)
+    scene, regions = opened(direct, name)
     said, expected = [], []
     for number, one in enumerate(LISTED[name]["questions"]):
         page.page.locator("#ready .chip").nth(number).click()
@@ -69,10 +77,10 @@ def test_the_examples_questions_get_the_models_answers_and_these_are_right(
     assert said == expected == TRUE[name]
 
 
-def test_the_table_is_asked_about_too(page: PageDriver, gar: Gar) -> None:
+def test_the_table_is_asked_about_too(page: PageDriver, direct: Gar) -> None:
     """gar-nano knows no tables; that what it says is shown is all that can be asked here."""
     page.example("Table")
-    table = gar.open(EXAMPLES / "table.png")
+    table = direct.open(EXAMPLES / "table.png")
     assert page.ask("What colour is <Prompt0>?") == [
         table.ask("What colour is <Prompt0>?", {0: Box(*LISTED["Table"]["regions"][0]["box"])}).text
     ]
@@ -90,18 +98,18 @@ def test_text_streams_in(page: PageDriver, shapes: Scene) -> None:
     assert all(later.startswith(earlier) for earlier, later in itertools.pairwise(seen))
 
 
-def test_ticks_say_which_regions_are_described(page: PageDriver, gar: Gar) -> None:
+def test_ticks_say_which_regions_are_described(page: PageDriver, direct: Gar) -> None:
     page.example("Crosses")
-    scene, regions = opened(gar, "Crosses")
+    scene, regions = opened(direct, "Crosses")
     page.mode("describe")
     page.page.get_by_label("Describe region 1").uncheck()
     assert page.ask() == [scene.describe(regions[0]).text, scene.describe(regions[2]).text]
     assert page.card.locator(".badge").all_inner_texts() == ["0", "2"]
 
 
-def test_probabilities_of_words(page: PageDriver, gar: Gar) -> None:
+def test_probabilities_of_words(page: PageDriver, direct: Gar) -> None:
     page.example("Crosses")
-    scene, regions = opened(gar, "Crosses")
+    scene, regions = opened(direct, "Crosses")
     page.mode("describe")
     page.page.click(".options summary")
     page.page.check("#sure")
@@ -123,9 +131,9 @@ def test_probabilities_of_words(page: PageDriver, gar: Gar) -> None:
         assert [mean, lowest] == pytest.approx([100 * answer.confidence.mean, 100 * answer.confidence.lowest], abs=0.3)
 
 
-def test_choices_have_bars(page: PageDriver, gar: Gar) -> None:
+def test_choices_have_bars(page: PageDriver, direct: Gar) -> None:
     page.example("Crosses")
-    scene, regions = opened(gar, "Crosses")
+    scene, regions = opened(direct, "Crosses")
     page.mode("choose")
     page.page.fill("#choices", "green, yellow ,blue,")
     question = "What colour is <Prompt1>?"
@@ -140,10 +148,10 @@ def test_choices_have_bars(page: PageDriver, gar: Gar) -> None:
     assert page.card.locator(".fill").first.bounding_box()["width"] == pytest.approx(track * truth["yellow"], abs=1)
 
 
-def test_a_choice_that_is_not_likely_enough_is_none(page: PageDriver, gar: Gar) -> None:
+def test_a_choice_that_is_not_likely_enough_is_none(page: PageDriver, direct: Gar) -> None:
     """Two wrong answers, neither of which is much likelier than the other."""
     page.example("Shapes")
-    scene, regions = opened(gar, "Shapes")
+    scene, regions = opened(direct, "Shapes")
     question, choices = "What shape is <Prompt4>?", ["star", "triangle"]
     truth = scene.choose(question, {4: regions[4]}, choices, abstain_below=0.95)
     assert truth.best is None
@@ -163,9 +171,9 @@ def test_choices_must_be_two(page: PageDriver) -> None:
     assert page.page.evaluate("document.activeElement.id") == "choices"
 
 
-def test_a_conversation_goes_on(page: PageDriver, gar: Gar) -> None:
+def test_a_conversation_goes_on(page: PageDriver, direct: Gar) -> None:
     page.example("Crosses")
-    scene, regions = opened(gar, "Crosses")
+    scene, regions = opened(direct, "Crosses")
     first, second, third = (
         "Is <Prompt0> to the left or to the right of <Prompt2>?",
         "What colour is <Prompt2>?",
@@ -198,9 +206,9 @@ def test_a_conversation_ends_where_its_regions_change(page: PageDriver) -> None:
     assert "The regions have changed" in page.page.inner_text("#said")
 
 
-def test_regions_beyond_the_models_names_are_asked_about_by_free_ones(page: PageDriver, gar: Gar) -> None:
+def test_regions_beyond_the_models_names_are_asked_about_by_free_ones(page: PageDriver, direct: Gar) -> None:
     page.example("Shapes")
-    scene, regions = opened(gar, "Shapes")
+    scene, regions = opened(direct, "Shapes")
     page.box(164, 15, 224, 68)
     assert page.regions[-1] == "5 box"
     said = page.ask("Is <Prompt5> larger or smaller than <Prompt1>?")
@@ -253,9 +261,9 @@ def test_chips_and_ticks_write_the_names(page: PageDriver) -> None:
     assert not page.page.get_by_label("Ask about region 2").is_checked()
 
 
-def test_options_are_the_models(page: PageDriver, gar: Gar) -> None:
+def test_options_are_the_models(page: PageDriver, direct: Gar) -> None:
     page.example("Shapes")
-    scene, regions = opened(gar, "Shapes")
+    scene, regions = opened(direct, "Shapes")
     page.page.click(".options summary")
     for field, value in (("tokens", "6"), ("temperature", "1.5"), ("seed", "3")):
         page.page.fill(f"#{field}", value)
@@ -286,41 +294,34 @@ def test_timings_and_what_was_spared_are_shown(page: PageDriver) -> None:
     assert "2 tokens in" in shown
 
 
-def test_stop_leaves_what_was_said_and_ends_the_request(page: PageDriver) -> None:
-    """A stream that never ends: what the page aborts, whoever sends it sees end."""
+@pytest.mark.parametrize("how", ["button", "Escape"])
+def test_stop_leaves_what_was_said_and_ends_the_request(slow: Running, browser: Any, direct: Gar, how: str) -> None:
+    """On a server that takes its time for each token."""
+    page = PageDriver(browser.new_context().new_page(), slow.url + "/")
     page.example("Shapes")
-    page.page.evaluate(
-        """() => {
-            const real = window.fetch;
-            window.fetch = (address, options) => {
-                if (!String(address).endsWith('/ask')) return real(address, options);
-                const body = new ReadableStream({ start(stream) {
-                    const said = 'event: text\\ndata: {"index": 0, "text": "half"}\\n\\n';
-                    stream.enqueue(new TextEncoder().encode(said));
-                    options.signal.addEventListener('abort', () => {
-                        window.ended = true;
-                        stream.error(new DOMException('stopped', 'AbortError'));
-                    });
-                } });
-                return Promise.resolve(new Response(body, { headers: { 'Content-Type': 'text/event-stream' } }));
-            };
-        }"""
-    )
-    page.page.fill("#question", "What colour is <Prompt0>?")
-    for stop in (lambda: page.page.click("#stop"), lambda: page.page.keyboard.press("Escape")):
-        page.page.click("#go")
-        page.until(lambda: page.page.locator("#answers .said").first.inner_text() == "half")
-        assert page.page.is_hidden("#go")
-        stop()
-        assert page.answered() == ["half"]
-        assert "Stopped." in page.card.inner_text()
-        assert page.page.evaluate("window.ended") is True
-        assert page.page.is_visible("#go")
+    scene, regions = opened(direct, "Shapes")
+    page.mode("describe")
+    for number in range(1, 5):
+        page.page.get_by_label(f"Describe region {number}").uncheck()
+    page.page.click("#go")
+    page.until(lambda: len(page.page.locator("#answers .said").first.inner_text().split()) >= 2)
+    assert page.page.is_hidden("#go")
+    page.page.click("#stop") if how == "button" else page.page.keyboard.press("Escape")
+    [said] = page.answered()
+    whole = scene.describe(regions[0]).text
+    assert whole.startswith(said)
+    assert 2 <= len(said.split()) < len(whole.split()) - 4
+    assert "Stopped." in page.card.inner_text()
+    assert page.page.is_visible("#go")
+    assert slow.line(route="/v1/scenes/{key}/describe", status=499)  # its client has gone
+    page.until(lambda: "gar_in_the_making 0.0" in slow.ask("GET", "/metrics").body.decode())
+    page.check()
+    page.page.context.close()
 
 
-def test_a_scene_that_the_server_has_forgotten_is_sent_again(page: PageDriver, gar: Gar) -> None:
+def test_a_scene_that_the_server_has_forgotten_is_sent_again(page: PageDriver, direct: Gar) -> None:
     page.example("Shapes")
-    scene, regions = opened(gar, "Shapes")
+    scene, regions = opened(direct, "Shapes")
     page.settled()
     key = next(path.split("/")[2] for _, path, _ in page.sent if path.endswith("/outline"))
     gone = urllib.request.Request(f"{page.url}v1/scenes/{key}", method="DELETE")

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 from helpers.page_driver import EXAMPLES, PageDriver
+from helpers.serving import serving
 from PIL import Image
 
-from gar_edge.runtime import Box, Gar
+from gar_edge.runtime import Box
 from gar_edge.runtime.scene import Scene
 
 COLOUR = "What colour is <Prompt0>?"
@@ -67,7 +68,7 @@ def test_a_file_that_is_no_picture_is_refused(page: PageDriver) -> None:
     assert page.sent == [("GET", "v1/models", "")]
 
 
-def test_a_photograph_that_its_exif_turns_is_upright(page: PageDriver, gar: Gar) -> None:
+def test_a_photograph_that_its_exif_turns_is_upright(page: PageDriver) -> None:
     """A camera held upright: the pixels lie on their side, orientation 6 says so."""
     upright = Image.open(EXAMPLES / "scene_1.png").convert("RGB")
     exif = Image.Exif()
@@ -105,25 +106,19 @@ def test_another_format_becomes_png(page: PageDriver) -> None:
     assert page.ask(COLOUR) == ["green"]
 
 
-def test_a_picture_beyond_the_servers_limits_is_made_smaller(page: PageDriver) -> None:
-
-    def small(route: Any) -> None:
-        response = route.fetch()
-        told = response.json()
-        told["data"][0]["gar"]["limits"]["pixels"] = 10_000
-        route.fulfill(response=response, json=told)
-
-    page.page.route("**/v1/models", small)
-    page.page.reload()
-    page.page.wait_for_selector(".example")
-    page.bare("scene_1.png")
-    width, height = page.scene["width"], page.scene["height"]
-    assert 9_000 < width * height <= 10_000
-    assert width / height == pytest.approx(239 / 170, rel=0.02)
-    assert f"it was made {width} x {height}" in page.page.inner_text("#said")
-    page.size = (width, height)
-    page.box(*(round(one * width / 239) for one in (164, 15, 224, 68)))
-    assert page.ask(COLOUR) == ["green"]
+def test_a_picture_beyond_the_servers_limits_is_made_smaller(browser: Any) -> None:
+    with serving(limits={"pixels": 10_000}) as small:
+        page = PageDriver(browser.new_context().new_page(), small.url + "/")
+        page.bare("scene_1.png")
+        width, height = page.scene["width"], page.scene["height"]
+        assert 9_000 < width * height <= 10_000
+        assert width / height == pytest.approx(239 / 170, rel=0.02)
+        assert f"it was made {width} x {height}" in page.page.inner_text("#said")
+        page.size = (width, height)
+        page.box(*(round(one * width / 239) for one in (164, 15, 224, 68)))
+        assert page.ask(COLOUR) == ["green"]
+        page.check()
+        page.page.context.close()
 
 
 # Keyboard, phone, light and dark.
@@ -276,10 +271,10 @@ def test_the_policy_forbids_what_the_page_does_not_need(page: PageDriver) -> Non
     page.expected.append("Content Security Policy")
 
 
-def test_it_works_behind_a_prefix(tab: Callable[..., PageDriver], url: str) -> None:
+def test_it_works_behind_a_prefix(page: PageDriver) -> None:
     """As behind a proxy that serves it at /robot/: here the browser's own requests are answered so."""
-    page = tab()
     asked: list[str] = []
+    url = page.url
 
     def proxied(route: Any) -> None:
         asked.append(route.request.url)

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 from helpers.needs import CURL
-from helpers.page_driver import EXAMPLES, PageDriver, serving
+from helpers.page_driver import EXAMPLES, PageDriver
+from helpers.serving import serving
 
 COLOUR = "What colour is <Prompt0>?"
 KEY = "correct-horse-battery-staple-0123456789"
@@ -26,13 +27,10 @@ def error(status: int, message: str, **headers: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def locked(tmp_path_factory: pytest.TempPathFactory, home: object) -> Iterator[str]:
+def locked() -> Iterator[str]:
     """The address of a server that asks for a key."""
-    keys = tmp_path_factory.mktemp("keys") / "keys.txt"
-    keys.write_text(KEY + "\n")
-    keys.chmod(0o600)
-    with serving("--api-key-file", str(keys)) as address:
-        yield address
+    with serving(keys={"robot": KEY}) as running:
+        yield running.url + "/"
 
 
 @pytest.fixture
