@@ -30,7 +30,9 @@ def test_the_wheel_stays_under_8_mb() -> None:
         for name in SETTINGS["packages"]
         for pattern in ("*.py", *SETTINGS["package-data"].get(name, ()))
         for file in (ROOT / SETTINGS["package-dir"][name]).glob(pattern)
+        if file.is_file()
     }
     assert ROOT / "runtime" / "nano_bundle" / "gar.json" in files
+    assert set((ROOT / "runtime" / "serve" / "page").rglob("*.*")) <= files
     assert ROOT / "models" / "nano" / "checkpoint" / "model.safetensors" in files
     assert sum(len(zlib.compress(file.read_bytes())) + 200 for file in files) < 8_000_000

@@ -16,11 +16,14 @@ import { plain, readPicture } from "./picture.js";
 import { Regions } from "./regions.js";
 import { requestOf, Unfinished } from "./requests.js";
 import { Scene } from "./scene.js";
+import { Seen } from "./seen.js";
 import { shapeOf } from "./shapes.js";
 import { Stage } from "./stage.js";
 import { startTheme } from "./theme.js";
 import { TOOLS } from "./tools/all.js";
 import { View } from "./view.js";
+
+const LARGER = 1.5;
 
 const canvas = byId("canvas");
 const regions = new Regions();
@@ -40,6 +43,7 @@ const desk = {
   get width() { return scene.picture.width; },
   get height() { return scene.picture.height; },
   get scale() { return view.scale; },
+  get seen() { return view.seen; },
   /** The brush's width, in pixels of the picture. */
   get brush() { return Math.max(1, byId("width").value / 200 * Math.max(scene.picture.width, scene.picture.height)); },
   get outside() { return document.querySelector("input[name=side]:checked").value === "outside"; },
@@ -93,7 +97,7 @@ function show(next, example) {
   form.showReady(example?.questions ?? []);
   form.fill(example?.questions[0] ?? { mode: "ask" });
   desk.say("");
-  fit();
+  fit(new Seen([scene.picture.width, scene.picture.height]));
   regions.start(example?.regions.map(shapeOf) ?? []);
 }
 
@@ -110,11 +114,12 @@ function leave() {
   return before?.leave();
 }
 
-function fit() {
+/** Fit the picture to the room that there is. `seen`: the part of it that is to be seen. */
+function fit(seen) {
   if (scene === null) return;
   const room = byId("stage").clientWidth;
   const { width, height } = scene.picture;
-  view.resize(scene.picture, Math.min(room, Math.max(window.innerHeight * 0.72, 240) * width / height));
+  view.resize(scene.picture, Math.min(room, Math.max(window.innerHeight * 0.72, 240) * width / height), seen);
   redraw();
 }
 
@@ -130,7 +135,7 @@ function startPictures() {
     byId("choose").focus();
   });
   addEventListener("pagehide", () => scene?.leave()); // a page that is shown again sends its picture again
-  new ResizeObserver(fit).observe(byId("stage"));
+  new ResizeObserver(() => fit(view.seen)).observe(byId("stage"));
 }
 
 // Tools.
@@ -142,6 +147,8 @@ function startTools() {
   }, tool.label)));
   byId("undo").addEventListener("click", () => regions.undo());
   byId("redo").addEventListener("click", () => regions.redo());
+  byId("larger").addEventListener("click", () => enlarge(LARGER));
+  byId("smaller").addEventListener("click", () => enlarge(1 / LARGER));
   byId("new").addEventListener("click", () => regions.choose(null));
   byId("clear").addEventListener("click", () => regions.clear());
   takeTool(TOOLS[0]);
@@ -153,6 +160,12 @@ function takeTool(tool) {
   byId("side").hidden = tool.name !== "points";
   byId("size").hidden = !tool.sized;
   byId("hint").textContent = tool.hint;
+}
+
+function enlarge(factor) {
+  if (scene === null) return;
+  view.seen.enlarge(factor, stage.cursor ?? undefined);
+  redraw();
 }
 
 function widen(by) {
@@ -266,6 +279,9 @@ const ACTIONS = [
   ...TOOLS.map((tool) => ({ key: tool.key, says: tool.label, run: () => takeTool(tool) })),
   { key: "n", says: "new region", run: () => regions.choose(null) },
   { key: "o", says: "points inside or outside", run: () => byId("side").querySelector("input:not(:checked)").click() },
+  { key: "+", says: "larger; Ctrl and the wheel too", run: () => enlarge(LARGER) },
+  { key: "-", says: "smaller", run: () => enlarge(1 / LARGER) },
+  { key: "0", says: "all of the picture", run: () => enlarge(0) },
   { key: "[", says: "narrower brush", run: () => widen(-4) },
   { key: "]", says: "wider brush", run: () => widen(4) },
   { key: "Delete", says: "remove the chosen region", run: removeChosen },

@@ -18,6 +18,7 @@ export class Stage {
     canvas.addEventListener("pointercancel", () => this.cancel());
     canvas.addEventListener("dblclick", () => this.finish());
     canvas.addEventListener("contextmenu", (event) => event.preventDefault());
+    canvas.addEventListener("wheel", (event) => this.#wheel(event), { passive: false });
     canvas.addEventListener("keydown", (event) => this.#key(event));
     canvas.addEventListener("blur", () => this.#put(null));
   }
@@ -80,14 +81,21 @@ export class Stage {
 
   #at(event) {
     const { left, top, width, height } = this.canvas.getBoundingClientRect();
-    return this.#within([
-      (event.clientX - left) / width * this.desk.width,
-      (event.clientY - top) / height * this.desk.height,
-    ]);
+    return this.#within(this.desk.seen.pointAt([(event.clientX - left) / width, (event.clientY - top) / height]));
   }
 
   #within([x, y]) {
     return [Math.min(Math.max(x, 0), this.desk.width), Math.min(Math.max(y, 0), this.desk.height)];
+  }
+
+  /** With Ctrl, as a pinch on a touchpad comes, larger and smaller; else about the enlarged picture. */
+  #wheel(event) {
+    const { seen, scale } = this.desk;
+    if (event.ctrlKey) seen.enlarge(Math.exp(-event.deltaY / 200), this.#at(event));
+    else if (seen.zoom > 1) seen.move([event.deltaX / scale, event.deltaY / scale]);
+    else return; // the page scrolls
+    event.preventDefault();
+    this.redraw();
   }
 
   #key(event) {
@@ -125,6 +133,7 @@ export class Stage {
 
   #put(cursor) {
     this.cursor = cursor;
+    if (cursor) this.desk.seen.reach(cursor);
     this.redraw();
   }
 }

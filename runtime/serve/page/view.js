@@ -9,49 +9,58 @@ const AROUND = [[1, 0], [-1, 0], [0, 1], [0, -1], [0.7, 0.7], [-0.7, 0.7], [0.7,
 
 export class View {
   #canvas;
+  #fitted = 1;
   #layers = new WeakMap(); // mask -> {key, canvas}: painting a layer takes longer than copying it
 
   constructor(canvas) {
     this.#canvas = canvas;
   }
 
-  /** Fit the canvas to a picture shown at this width, in pixels of the page. */
-  resize(picture, shown) {
+  /** Fit the canvas to a picture shown at this width, in pixels of the page. `seen`: the part of it to be seen. */
+  resize(picture, shown, seen) {
     const ratio = window.devicePixelRatio || 1;
     this.#canvas.style.width = `${shown}px`;
     this.#canvas.style.height = `${shown * picture.height / picture.width}px`;
     this.#canvas.width = Math.round(shown * ratio);
     this.#canvas.height = Math.round(shown * ratio * picture.height / picture.width);
-    this.scale = shown / picture.width; // of the page's pixels to the picture's
+    this.#fitted = shown / picture.width;
+    this.seen = seen;
+  }
+
+  /** Pixels of the page to one of the picture. */
+  get scale() {
+    return this.#fitted * this.seen.zoom;
   }
 
   /** @param {object} scene what to paint: picture, regions, chosen, outlines, draft, tool, desk, cursor. */
   paint({ picture, regions, chosen, outlines, draft, tool, desk, cursor }) {
     const context = this.#canvas.getContext("2d");
-    const ratio = this.#canvas.width / picture.width;
-    context.setTransform(1, 0, 0, 1, 0, 0);
+    const ratio = this.#canvas.width / picture.width * this.seen.zoom;
+    const [x, y] = this.seen.origin;
+    const place = [ratio, 0, 0, ratio, -x * ratio, -y * ratio];
+    context.setTransform(...place);
     context.imageSmoothingQuality = "high";
-    context.drawImage(picture.bitmap, 0, 0, this.#canvas.width, this.#canvas.height);
+    context.drawImage(picture.bitmap, 0, 0);
     const preview = draft && tool.preview ? tool.preview(desk, draft) : null;
     const shown = preview ? [...regions.filter(({ number }) => number !== preview.number), preview] : regions;
     for (const region of shown) {
       const mask = region === preview ? preview : outlines.maskOf(region);
       const strong = region.number === chosen || region === preview;
-      if (mask) this.#tint(context, mask, colourOf(region.number), strong, ratio);
+      if (mask) this.#tint(context, mask, colourOf(region.number), strong, place);
     }
-    context.setTransform(ratio, 0, 0, ratio, 0, 0);
+    context.setTransform(...place);
     const pen = penOf(1 / this.scale);
     for (const region of shown) marks(context, region, pen.in(colourOf(region.number)));
     if (draft) tool.draw(context, draft, pen.in(colourOf(desk.regions.free)));
     for (const region of shown) label(context, region, outlines.maskOf(region), 1 / this.scale, picture);
-    if (cursor) crosshair(context, cursor, pen);
+    if (cursor) crosshair(context, cursor, pen, picture);
   }
 
-  #tint(context, mask, colour, strong, ratio) {
-    const key = `${colour} ${strong} ${ratio}`;
+  #tint(context, mask, colour, strong, place) {
+    const key = `${colour} ${strong} ${place}`;
     let layer = this.#layers.get(mask);
     if (layer?.key !== key) {
-      layer = { key, canvas: tinted(mask, this.#canvas, colour, strong, ratio) };
+      layer = { key, canvas: tinted(mask, this.#canvas, colour, strong, place) };
       this.#layers.set(mask, layer);
     }
     context.setTransform(1, 0, 0, 1, 0, 0);
@@ -59,12 +68,12 @@ export class View {
   }
 }
 
-/** A layer of one region: its area faintly, its contour in full. */
-function tinted(mask, { width, height }, colour, strong, ratio) {
+/** A layer of one region: its area faintly, its contour in full. `place`: the transform of the picture. */
+function tinted(mask, { width, height }, colour, strong, place) {
   const area = blank(width, height);
   const inside = area.getContext("2d");
   inside.imageSmoothingQuality = "high";
-  inside.setTransform(ratio, 0, 0, ratio, 0, 0);
+  inside.setTransform(...place);
   drawMask(inside, mask);
   inside.setTransform(1, 0, 0, 1, 0, 0);
   const layer = blank(width, height);
@@ -158,11 +167,11 @@ function label(context, region, mask, one, picture) {
   context.fillText(String(region.number), x, y + 0.5 * one);
 }
 
-function crosshair(context, [x, y], pen) {
+function crosshair(context, [x, y], pen, picture) {
   pen.in("white").line(context, () => {
     context.moveTo(x, 0);
-    context.lineTo(x, context.canvas.height);
+    context.lineTo(x, picture.height);
     context.moveTo(0, y);
-    context.lineTo(context.canvas.width, y);
+    context.lineTo(picture.width, y);
   });
 }

@@ -257,6 +257,57 @@ def test_a_box_by_arrow_keys(drawing: PageDriver, shapes: Scene) -> None:
     assert said == [shapes.ask(COLOUR, {0: Box(165, 13, 225, 67)}).text] == ["green"]
 
 
+def test_an_enlarged_picture_is_drawn_on_in_its_own_pixels(drawing: PageDriver, shapes: Scene) -> None:
+    """Two steps of 1.5 about the middle, 119.5, 85; then the wheel goes to the right, by half of what is seen."""
+    keys = drawing.page.keyboard
+    keys.press("+")
+    drawing.page.get_by_role("button", name="Larger").click()
+    canvas = drawing.page.locator("#canvas").bounding_box()
+    drawing.page.mouse.move(*drawing.at(119.5, 85))
+    drawing.page.mouse.wheel(canvas["width"] / 2, 0)
+    assert drawing.page.evaluate("scrollX") == 0
+    left, upper = 119.5 - 119.5 / 2.25 + 239 / 4.5, 85 - 85 / 2.25
+
+    def seen(x: float, y: float) -> tuple[float, float]:
+        """Where a place of the picture is, as if all of it were seen."""
+        return (x - left) * 2.25, (y - upper) * 2.25
+
+    drawing.tool("box")
+    drawing.drag(seen(150, 100), seen(200, 122))
+    drawing.tool("points")
+    keys.press("n")
+    drawing.page.mouse.click(*drawing.at(*seen(174.5, 118.5)))
+    drawing.ask("Is <Prompt0> larger or smaller than <Prompt1>?")
+    sent = drawing.last("ask")["regions"]
+    assert sent == {"0": {"box": [150, 100, 200, 122]}, "1": {"points": [[174, 118]]}}
+    drawing.page.focus("#canvas")
+    keys.press("0")
+    assert drawing.ask(COLOUR.replace("0", "1")) == [shapes.ask(COLOUR, {0: Points([(174, 118)])}).text]
+    drawing.box(164, 15, 224, 68)  # where all is seen again
+    assert drawing.ask("What colour is <Prompt2>?") == ["green"]
+
+
+def test_the_cross_stays_in_sight(drawing: PageDriver) -> None:
+    """At 2.25 times, 106 by 76 pixels are seen: going right and down moves what is seen; what it shows is the corner."""
+    corner = pixels(drawing, [(238, 169), (2, 2)])
+    drawing.page.keyboard.press("+")
+    drawing.page.keyboard.press("+")
+    drawing.page.focus("#canvas")
+    for _ in range(40):
+        drawing.page.keyboard.press("ArrowRight")
+        drawing.page.keyboard.press("ArrowDown")
+    drawing.until(lambda: drawing.page.inner_text("#cursor") == "x 239, y 170")
+    drawing.page.evaluate("document.activeElement.blur()")
+    drawing.page.wait_for_timeout(100)
+    assert pixels(drawing, [(237, 168)]) == corner[:1]
+    drawing.box(30, 30, 130, 100)
+    drawing.page.fill("#question", COLOUR)
+    drawing.ask()
+    left, upper = 239 - 239 / 2.25, 170 - 170 / 2.25
+    truth = [left + 30 / 2.25, upper + 30 / 2.25, left + 130 / 2.25, upper + 100 / 2.25]
+    assert np.abs(np.subtract(drawing.last("ask")["regions"]["0"]["box"], truth)).max() <= 1
+
+
 def test_a_finger_draws_and_taps(tab: Callable[..., PageDriver]) -> None:
     phone = tab(viewport={"width": 390, "height": 844}, device_scale_factor=2, has_touch=True, is_mobile=True)
     phone.bare("scene_1.png")
