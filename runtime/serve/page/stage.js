@@ -1,5 +1,7 @@
 // Pointer and keys over the picture, handed to the tool in use.
 
+import { partsOf, startPinch } from "./pinch.js";
+
 const PART = 40; // arrow keys go this part of the longer side; with Shift one pixel
 
 export class Stage {
@@ -12,6 +14,8 @@ export class Stage {
     this.draft = null;
     this.cursor = null; // where the arrow keys have come to; null while the pointer is used
     this.pressed = false;
+    this.tapping = false; // a finger is down that may be the first of two
+    startPinch(canvas, desk, { begin: () => this.#pinch(), redraw });
     canvas.addEventListener("pointerdown", (event) => this.#down(event));
     canvas.addEventListener("pointermove", (event) => this.#move(event));
     canvas.addEventListener("pointerup", (event) => this.#up(event));
@@ -67,7 +71,8 @@ export class Stage {
     if (!event.isPrimary || !(event.button === 0 || (right && this.tool.name === "points"))) return;
     this.cursor = null;
     this.canvas.setPointerCapture(event.pointerId);
-    this.#begin(this.#at(event), right || event.shiftKey);
+    this.tapping = event.pointerType === "touch" && this.tool.clicks === true;
+    if (!this.tapping) this.#begin(this.#at(event), right || event.shiftKey);
   }
 
   #move(event) {
@@ -76,12 +81,20 @@ export class Stage {
   }
 
   #up(event) {
-    if (event.isPrimary) this.#end();
+    if (!event.isPrimary) return;
+    if (this.tapping) this.#begin(this.#at(event), false);
+    this.tapping = false;
+    this.#end();
+  }
+
+  /** A second finger: what the first one began was not meant, except for an outline's corners. */
+  #pinch() {
+    this.tapping = false;
+    if (!this.tool.stays) this.cancel();
   }
 
   #at(event) {
-    const { left, top, width, height } = this.canvas.getBoundingClientRect();
-    return this.#within(this.desk.seen.pointAt([(event.clientX - left) / width, (event.clientY - top) / height]));
+    return this.#within(this.desk.seen.pointAt(partsOf(this.canvas, [event.clientX, event.clientY])));
   }
 
   #within([x, y]) {

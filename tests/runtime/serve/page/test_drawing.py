@@ -288,7 +288,7 @@ def test_an_enlarged_picture_is_drawn_on_in_its_own_pixels(drawing: PageDriver, 
 
 
 def test_the_cross_stays_in_sight(drawing: PageDriver) -> None:
-    """At 2.25 times, 106 by 76 pixels are seen: going right and down moves what is seen; what it shows is the corner."""
+    """At 2.25 times 106 by 76 pixels are seen: going right and down moves on, until the corner is seen."""
     corner = pixels(drawing, [(238, 169), (2, 2)])
     drawing.page.keyboard.press("+")
     drawing.page.keyboard.press("+")
@@ -308,9 +308,46 @@ def test_the_cross_stays_in_sight(drawing: PageDriver) -> None:
     assert np.abs(np.subtract(drawing.last("ask")["regions"]["0"]["box"], truth)).max() <= 1
 
 
-def test_a_finger_draws_and_taps(tab: Callable[..., PageDriver]) -> None:
-    phone = tab(viewport={"width": 390, "height": 844}, device_scale_factor=2, has_touch=True, is_mobile=True)
-    phone.bare("scene_1.png")
+@pytest.fixture
+def phone(tab: Callable[..., PageDriver]) -> PageDriver:
+    driver = tab(viewport={"width": 390, "height": 844}, device_scale_factor=2, has_touch=True, is_mobile=True)
+    driver.bare("scene_1.png")
+    return driver
+
+
+def test_two_fingers_enlarge_and_draw_nothing(phone: PageDriver) -> None:
+    """They go from 40 pixels apart to 80 about 195, 48, and then by 20 to the left: twice as large, and moved."""
+    fingers = phone.page.context.new_cdp_session(phone.page)
+
+    def touch(kind: str, *apart: float, by: float = 0) -> None:
+        places = [phone.at(195 + by + one, 48) for one in apart]
+        points = [{"x": x, "y": y, "id": number} for number, (x, y) in enumerate(places)]
+        fingers.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    for tool in ("box", "points", "brush"):
+        phone.tool(tool)
+        touch("touchStart", -20)
+        touch("touchStart", -20, 20)
+        touch("touchMove", -40, 40)
+        touch("touchMove", -40, 40, by=-20)
+        touch("touchEnd")
+        assert phone.regions == []
+        for _ in range(6):
+            phone.page.get_by_role("button", name="Smaller").click()
+    touch("touchStart", -20)
+    touch("touchStart", -20, 20)
+    touch("touchMove", -40, 40)
+    touch("touchMove", -40, 40, by=-20)
+    touch("touchEnd")
+    phone.tool("points")
+    phone.page.touchscreen.tap(*phone.at(175, 48))  # where what lay between the fingers has gone
+    phone.page.touchscreen.tap(*phone.at(155, 58))  # 10 and 5 pixels from there
+    phone.ask(COLOUR)
+    sent = phone.last("ask")["regions"]["0"]["points"]
+    assert np.abs(np.subtract(sent, [[195, 48], [185, 53]])).max() <= 1
+
+
+def test_a_finger_draws_and_taps(phone: PageDriver) -> None:
     phone.tool("box")
     finger = phone.page.context.new_cdp_session(phone.page)
     places = [phone.at(164, 15), phone.at(190, 40), phone.at(224, 68)]
