@@ -13,7 +13,7 @@ from helpers.serving import Running, serving, started
 
 from gar_edge.runtime.bundle.shipped import SHIPPED
 from gar_edge.runtime.errors import GarError
-from gar_edge.runtime.serve.access import Access, is_loopback, key_digest, origins_of, read_keys
+from gar_edge.runtime.serve.access import Access, is_loopback, key_digest, names_of, origins_of, read_keys
 from gar_edge.runtime.serve.api_errors import ApiError
 
 KEY, OTHER = "0123456789abcdef0123", "another-key-of-a-robot"
@@ -107,7 +107,7 @@ def test_a_link_may_lead_to_the_page(locked: Running) -> None:
 
 def test_an_allowed_page_is_told_so(locked: Running) -> None:
     asked = {"Origin": "https://planner.example", "Access-Control-Request-Method": "POST"}
-    asked["Access-Control-Request-Headers"] = "authorization,content-type"
+    asked["Access-Control-Request-Headers"] = "authorization,content-type,x-stainless-lang"  # as OpenAI's client
     reply = locked.ask("OPTIONS", "/v1/chat/completions", headers=asked)
     assert reply.status == 200
     assert reply.headers["access-control-allow-origin"] == "https://planner.example"
@@ -165,6 +165,13 @@ def test_origins() -> None:
     for wrong in ("robot.example", "https://", "ftp://robot.example", "https://robot.example/page"):
         with pytest.raises(GarError, match="no origin"):
             origins_of([wrong])
+
+
+def test_names() -> None:
+    assert names_of(["Robot.example:8080", "arm.", "10.0.0.5"]) == {"robot.example", "arm", "10.0.0.5"}
+    for wrong in ("https://robot.example", "a b", ""):
+        with pytest.raises(GarError, match="no host's name"):
+            names_of([wrong])
 
 
 def test_loopback() -> None:

@@ -14,6 +14,9 @@ from helpers.serving import EXAMPLES, Running, data_url, mask, serving
 from PIL import Image
 
 from gar_edge.runtime import Box, Gar, Options, Points, Scene
+from gar_edge.runtime.serve.api_errors import ApiError
+from gar_edge.runtime.serve.limits import Limits
+from gar_edge.runtime.serve.scenes import SceneStore
 
 COLOUR = "What colour is <Prompt0>?"
 BOX = [{"box": [5, 5, 60, 60]}]
@@ -284,3 +287,56 @@ def test_the_log_has_a_line_a_request_and_no_texts() -> None:
         server.stop()
         line = next(line for line in server.lines if line.get("questions"))
         assert line["texts"] == [reply.json["answers"][0]["text"]]
+
+
+def test_heads_old_versions_and_slashes(server: Running) -> None:
+    """What load balancers and watchers send."""
+    reply = server.ask("HEAD", "/healthz")
+    assert (reply.status, reply.body) == (200, b"")
+    with server.raw() as connection:
+        connection.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+        assert b" 200 " in connection.recv(65536)[:20]
+    reply = server.post("/v1/chat/completions/", {})
+    assert (reply.status, "location" in reply.headers) == (404, False)
+
+
+def test_going_before_others_must_be_allowed(server: Running, key: str) -> None:
+    body = {"question": COLOUR, "regions": [mask("scene_1", 0)], "live": True}
+    assert server.post(f"/v1/scenes/{key}/ask", body).error["param"] == "live"
+    with serving(limits={"live": True}) as other:
+        assert other.post(f"/v1/scenes/{other.open()}/ask", body).status == 200
+
+
+def test_the_owner_with_the_most_scenes_gives_one_up(direct: Gar) -> None:
+    """First those that nobody was promised, of requests that brought their picture along."""
+    picture = [(EXAMPLES / f"scene_{number}.png").read_bytes() for number in (1, 2)]
+    clock = [0.0]
+    store = SceneStore(direct, Limits(scenes=4), clock=lambda: clock[0])
+
+    def opened(owner: str) -> str:
+        clock[0] += 1
+        return store.open(picture[0], owner, max_tiles=1, warnings=[]).id
+
+    quiet, first, brought = opened("quiet"), opened("busy"), store.of_content(picture[1], "busy", warnings=[]).id
+    second, third = opened("busy"), opened("busy")
+    assert store.counts()[0] == 4
+    for key, owner in ((quiet, "quiet"), (first, "busy"), (second, "busy"), (third, "busy")):
+        assert store.get(key, owner).id == key
+    with pytest.raises(ApiError):
+        store.get(brought, "busy")
+    fourth = opened("busy")
+    with pytest.raises(ApiError):
+        store.get(first, "busy")
+    assert store.get(quiet, "quiet").id == quiet
+    assert store.get(fourth, "busy").id == fourth
+    clock[0] += 601
+    assert store.counts() == (0, 0)
+
+
+def test_a_log_with_texts_has_the_question_that_was_asked() -> None:
+    with serving(texts=True) as server:
+        key = server.open()
+        turns = [{"question": COLOUR, "answer": "pink"}]
+        body = {"regions": [mask("scene_1", 0)], "turns": turns, "question": "What shape is <Prompt0>?"}
+        server.post(f"/v1/scenes/{key}/chat", body)
+        assert server.line(route="/v1/scenes/{key}/chat")["questions"] == ["What shape is <Prompt0>?"]
