@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -88,13 +89,25 @@ def create_app(
     api.include_router(completion_routes(service))
     api.include_router(scene_routes(service))
     _add_watching(api, service)
-    api.include_router(page_routes(api.openapi))
+    schema = partial(_description, api)
+    api.include_router(page_routes(schema))
     api.add_exception_handler(RequestValidationError, _invalid)
     api.add_exception_handler(HTTPException, _http)
     api.add_exception_handler(GarError, _told)
     api.add_exception_handler(ApiError, _told)
     guarded = Guard(api, access=access, admission=admission, limits=limits, metrics=metrics, log=log)
-    return Served(CrossOrigin(guarded, access.origins), service, guarded, api.openapi)
+    return Served(CrossOrigin(guarded, access.origins), service, guarded, schema)
+
+
+def _description(api: FastAPI) -> dict[str, Any]:
+    """FastAPI's, without its own form of errors, which no answer has."""
+    described = api.openapi()
+    for operations in described["paths"].values():
+        for operation in operations.values():
+            operation["responses"].pop("422", None)
+    for name in ("HTTPValidationError", "ValidationError"):
+        described["components"]["schemas"].pop(name, None)
+    return described
 
 
 def _add_watching(api: FastAPI, service: Service) -> None:
