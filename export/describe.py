@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 
@@ -15,6 +16,7 @@ from gar_edge.models.config import GarConfig
 from gar_edge.models.replay import SAMPLES
 from gar_edge.runtime.bundle.manifest import (
     SCHEMA,
+    ClipPrompt,
     Dimensions,
     FileEntry,
     Graph,
@@ -150,12 +152,29 @@ def describe_prompt(checkpoint: Checkpoint) -> Prompt:
         describe_format=DESCRIBE_FORMAT,
         ask_format=ASK_FORMAT,
         default_region=min(DEFAULT_REGION, len(regions) - 1),
+        clip=_describe_clip(tokenizer, config),
     )
     try:  # a template that this runtime cannot render should fail here, not on the robot
         PromptBuilder(prompt, config.tile_tokens, tokenizer, checkpoint.chat_template).build(None, [0], 2)
     except GarPromptError as error:
         raise GarCheckpointError(f"{checkpoint.origin}: {error}") from None
     return prompt
+
+
+def _describe_clip(tokenizer: Tokenizer, config: GarConfig) -> ClipPrompt:
+    """Frame f is replayed through `<|reserved_special_token_{2+f}|>`, counted on from region 0's token.
+
+    Only as many as fit the context: a frame that shows a region takes the tokens of two tiles. The wording is the
+    picture's, for the released one is not known.
+    """
+    number = re.compile(r"\d+")
+    tokens: dict[str, int] = {}
+    text = str(tokenizer.id_to_token(config.replay_tokens[0]))
+    most = config.text.context // (2 * config.tile_tokens)
+    while (token := tokenizer.token_to_id(text)) is not None and text not in tokens and len(tokens) < most:
+        tokens[text] = token
+        text = number.sub(lambda found: str(int(found[0]) + 1), text)
+    return ClipPrompt(tuple(tokens.values()), tuple(tokens), DESCRIBE_FORMAT, ASK_FORMAT)
 
 
 def describe_graph(traced: TracedGraph, files: tuple[str, ...]) -> Graph:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gar_edge.runtime.chat import Chat
+    from gar_edge.runtime.clip import Clip, Followed
     from gar_edge.runtime.errors import (
         GarBackendError,
         GarBundleError,
@@ -42,6 +43,8 @@ _HOMES = {
     "Confidence": "generate.logprobs",
     "TokenLogprob": "generate.logprobs",
     "Chat": "chat",
+    "Clip": "clip",
+    "Followed": "clip",
     "Frame": "live",
     "LiveAnswers": "live",
     "Box": "regions",
@@ -66,7 +69,9 @@ __all__ = [
     "Chat",
     "Choice",
     "Choosing",
+    "Clip",
     "Confidence",
+    "Followed",
     "Frame",
     "Gar",
     "GarBackendError",

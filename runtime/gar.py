@@ -5,10 +5,12 @@ from __future__ import annotations
 import itertools
 import time
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
 
 from gar_edge.runtime.bundle.bundle import Bundle
 from gar_edge.runtime.bundle.shipped import usual_bundle
+from gar_edge.runtime.clip import Clip
 from gar_edge.runtime.engines.build_progress import Watch
 from gar_edge.runtime.engines.choice import open_backend
 from gar_edge.runtime.errors import GarPromptError
@@ -103,6 +105,14 @@ class Gar:
         opened = OpenPicture(cut_tiles(picture.pixels, self.manifest.preprocess, limit), next(self._scenes))
         weakref.finalize(opened, self.scheduler.kept.drop, opened.key)
         return Scene(self.scheduler, picture, opened, opening_ms=(time.perf_counter() - begin) * 1e3)
+
+    def open_clip(self, frames: Sequence[ImageLike], times: Sequence[float] | None = None) -> Clip:
+        """Open frames of a video for questions about regions in all of them. Experimental: docs/video.md.
+
+        frames: what `open` takes, of one size, in their order. times: of each, rising, in seconds; without them the
+        frames' numbers. `GarImageError` otherwise.
+        """
+        return Clip.opening(self.scheduler, self._scenes, frames, times)
 
     def _max_tiles(self, wanted: int | None) -> int | None:
         """What limits the tiles beside the thumbnail: the caller, or what the engines were built for."""

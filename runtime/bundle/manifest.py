@@ -10,7 +10,7 @@ from typing import Any
 
 from gar_edge.runtime.files.validated import validated
 
-SCHEMA = 4
+SCHEMA = 5
 FILE = "gar.json"
 
 
@@ -66,6 +66,21 @@ class Dimensions:
 
 
 @dataclass(frozen=True)
+class ClipPrompt:
+    """How a clip's frames stand in the prompt: a region is replayed from frame f through token `frame_tokens[f]`.
+
+    The formats are the picture's, a region's .replay being the tokens of all frames that show it, in the frames' order.
+    Frames behind the last that the tokenizer has a token for take that one again: what stands in their places is the
+    same, for features replace every embedding there. The wording is not the released model's, which is not known.
+    """
+
+    frame_tokens: tuple[int, ...]
+    frame_texts: tuple[str, ...]
+    describe_format: str
+    ask_format: str
+
+
+@dataclass(frozen=True)
 class Prompt:
     """Ids and texts of the prompt; `regions[k]` is `<PromptK>`, replayed through token `replay_tokens[k]`.
 
@@ -82,6 +97,7 @@ class Prompt:
     describe_format: str
     ask_format: str
     default_region: int
+    clip: ClipPrompt
 
 
 @dataclass(frozen=True)

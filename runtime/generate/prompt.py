@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from gar_edge.runtime.generate.choosing import MOST_TOKENS
 
 _NUMBER = re.compile(r"\d+")
 _REGION = re.compile(r"<Prompt\d+>")
+_RUN = re.compile(r"\0(\d+)\0")
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,20 @@ class Turn:
     question: str
 
 
+class _Wording:
+    """The two formats of a user's turn."""
+
+    def __init__(self, environment: ImmutableSandboxedEnvironment, describe: str, ask: str) -> None:
+        self._describe = environment.from_string(describe)
+        self._ask = environment.from_string(ask)
+
+    def render(self, regions: Sequence[NamedRegion], question: str | None) -> str:
+        """The turn's text; without a question the only region is described."""
+        if question is None:
+            return self._describe.render(region=regions[0])
+        return self._ask.render(regions=regions, question=question)
+
+
 class PromptBuilder:
     """Renders, tokenises and expands prompts; one per loaded bundle."""
 
@@ -51,8 +66,8 @@ class PromptBuilder:
         except jinja2.TemplateError as error:
             raise GarPromptError(f"the chat template cannot be used: {error}") from None
         plain = ImmutableSandboxedEnvironment(keep_trailing_newline=True)
-        self._describe = plain.from_string(spec.describe_format)
-        self._ask = plain.from_string(spec.ask_format)
+        self._picture = _Wording(plain, spec.describe_format, spec.ask_format)
+        self._clip = _Wording(plain, spec.clip.describe_format, spec.clip.ask_format)
         self._spec = spec
         self._tile_tokens = tile_tokens
         self._tokenizer = tokenizer
@@ -153,10 +168,41 @@ class PromptBuilder:
         regions = [NamedRegion(self._spec.regions[k], self._spec.replay_texts[k]) for k in numbers]
         unseen = [self._next(place + 1) for place in range(beyond)]
         regions += unseen
-        if question is None:
-            text = self._describe.render(region=regions[0])
-        else:
-            text = self._ask.render(regions=regions, question=question)
+        listed = [self._tokenizer.token_to_id(region.replay) for region in unseen]
+        replayed = [*self._spec.replay_tokens, *filter(None, listed)]
+        return self._ids(self._picture.render(regions, question), tiles, replayed, turns)
+
+    def build_clip(
+        self, question: str | None, shown: Mapping[int, Sequence[int]], frames: int
+    ) -> tuple[NDArray[np.int64], list[tuple[int, int, int]]]:
+        """Token ids [S] for a clip of so many frames, a tile each, and where features of regions go.
+
+        shown: the frames that show each region, by its number, in the prompt's order. The second result has for each
+        run of a replay token the region's number, the frame, and the first of its places in the ids.
+        """
+        spec, texts = self._spec.clip, self._spec.clip.frame_texts
+        runs = [(number, frame) for number, seen in shown.items() for frame in seen]
+        # Rendered with marks first, for the format alone says in which order the runs come.
+        marked = [
+            NamedRegion(
+                self._spec.regions[number],
+                "".join(f"\0{run}\0" for run, (owner, _) in enumerate(runs) if owner == number),
+            )
+            for number in shown
+        ]
+        order = [int(found) for found in _RUN.findall(self._clip.render(marked, question))]
+        regions = [
+            NamedRegion(self._spec.regions[number], "".join(texts[min(frame, len(texts) - 1)] for frame in seen))
+            for number, seen in shown.items()
+        ]
+        ids = self._ids(self._clip.render(regions, question), frames, spec.frame_tokens, ())
+        begins = np.flatnonzero(np.isin(ids, spec.frame_tokens))[:: self._tile_tokens]
+        if len(begins) != len(order) or sorted(order) != list(range(len(runs))):
+            raise GarPromptError("the bundle's prompt.clip must write each region's replay tokens once; correct it")
+        return ids, [(*runs[run], int(begin)) for run, begin in zip(order, begins, strict=True)]
+
+    def _ids(self, text: str, tiles: int, replayed: Sequence[int], turns: Sequence[Turn]) -> NDArray[np.int64]:
+        """A conversation that begins with this text about so many tiles; `replayed`: tokens of regions' features."""
         messages: list[dict[str, Any]] = [
             {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}
         ]
@@ -169,8 +215,7 @@ class PromptBuilder:
         ids = np.asarray(self._tokenizer.encode(chat, add_special_tokens=False).ids, np.int64)
         repeats = np.ones_like(ids)
         repeats[ids == self._spec.image_token] = tiles * self._tile_tokens
-        listed = [self._tokenizer.token_to_id(region.replay) for region in unseen]
-        repeats[np.isin(ids, [*self._spec.replay_tokens, *filter(None, listed)])] = self._tile_tokens
+        repeats[np.isin(ids, replayed)] = self._tile_tokens
         return np.repeat(ids, repeats)
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gar_edge.runtime.engines.protocol import Buffer
 from gar_edge.runtime.generate.answer import Reuse
@@ -13,7 +13,7 @@ from gar_edge.runtime.generate.answering import Answering
 from gar_edge.runtime.generate.branches import Branches
 from gar_edge.runtime.generate.kept import KeptSequence, KeptWork
 from gar_edge.runtime.generate.pipeline import Pipeline
-from gar_edge.runtime.generate.request import TileKey
+from gar_edge.runtime.generate.request import Replay, TileKey
 from gar_edge.runtime.model.start import start_sequence
 
 
@@ -150,25 +150,39 @@ class PromptWork:
 
     def _embed(self, one: Answering) -> Buffer:
         """Embeddings [S,C] of what is to be prefilled: table rows, with tile and replayed features in their places."""
-        request, prompt = one.request, self.pipeline.manifest.prompt
+        request, image_token = one.request, self.pipeline.manifest.prompt.image_token
         if one.sequence is not None and one.sequence.length:
             with one.watch.stage("prefill"):
                 return self.pipeline.embed(request.ids[one.sequence.length :])
         with one.watch.stage("replay"):
-            features = self._gathered(one)
-            replayed = self.pipeline.vision.roi_replay(features, request.picture.tiles.grid, request.regions.boxes)
+            tiles = tuple(range(len(request.regions.tiles)))
+            features = self._gathered(one, tiles)
+            replayed = [
+                self._replayed(one, replay, features if replay.tiles == tiles else None) for replay in request.replays
+            ]
         with one.watch.stage("prefill"):
             embeds = self.pipeline.embed(request.ids)
             hidden = embeds.shape[1]
-            _place(embeds, request.ids, prompt.image_token, features.reshape(-1, hidden))
-            for row, number in enumerate(request.regions.numbers):
-                tokens = replayed.rows(row, row + 1).reshape(-1, hidden)
-                _place(embeds, request.ids, prompt.replay_tokens[number], tokens)
+            _place(embeds, int(np.argmax(request.ids == image_token)), features.reshape(-1, hidden))
+            for replay, regions in zip(request.replays, replayed, strict=True):
+                for row, begin in enumerate(replay.begins):
+                    _place(embeds, begin, regions.rows(row, row + 1).reshape(-1, hidden))
         return embeds
 
-    def _gathered(self, one: Answering) -> Buffer:
-        """Features [T,P,C] of a request's tiles."""
-        keys = one.request.regions.tiles
+    def _replayed(self, one: Answering, replay: Replay, features: Buffer | None) -> Buffer:
+        """Replayed features [R,P,C]. features: of its tiles, where they lie together already."""
+        if replay.key is not None and (kept := self._kept.tile(replay.key)) is not None:
+            return kept
+        if features is None:
+            features = self._gathered(one, replay.tiles)
+        made = self.pipeline.vision.roi_replay(features, replay.grid, replay.boxes)
+        if replay.key is not None:
+            self._kept.put_tile(replay.key, made)
+        return made
+
+    def _gathered(self, one: Answering, tiles: Sequence[int]) -> Buffer:
+        """Features [T,P,C] of some of a request's tiles."""
+        keys = [one.request.regions.tiles[tile] for tile in tiles]
         like = one.features[keys[0]]
         features = self.pipeline.backend.empty((len(keys), *like.shape[1:]), like.dtype)
         for row, key in enumerate(keys):
@@ -185,7 +199,6 @@ class PromptWork:
         self._kept.settle(one.planned_bytes, kept)
 
 
-def _place(embeds: Buffer, ids: NDArray[np.int64], token: int, features: Buffer) -> None:
-    """Put features [N,C] where `token` stands; its N places are one run, as the prompt builder made them."""
-    begin = int(np.argmax(ids == token))
+def _place(embeds: Buffer, begin: int, features: Buffer) -> None:
+    """Put features [N,C] into the N places from `begin` on, a run of one token as the prompt builder made it."""
     embeds.rows(begin, begin + features.shape[0]).copy_from(features)

@@ -16,8 +16,9 @@ from gar_edge.runtime.generate.options import Options
 from gar_edge.runtime.generate.pipeline import Pipeline
 from gar_edge.runtime.images.preprocess import Tiles, cut_mask
 from gar_edge.runtime.images.shape import Extent, mask_box
+from gar_edge.runtime.images.tiling import Grid
 
-TileKey = tuple[int, int, bytes]  # scene, tile, digest of the tile's mask
+TileKey = tuple[int, int, bytes]  # scene, tile, digest of the tile's mask (and of what was replayed from it)
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,9 @@ class OpenPicture:
 class Regions:
     """Regions of a question as the graphs take them.
 
-    numbers: as the prompt names them, in its order. boxes: fractions of the picture, a row each. masks: their union by
-    tile, bool [T,h,w]. tiles: the key of each tile under it. digest: of the regions' own masks and numbers.
+    numbers: as the prompt names them, in its order. boxes: fractions of the picture, a row each; none of a clip, where
+    each frame has its own. masks: their union by tile, bool [T,h,w]. tiles: the key of each tile under it. digest: of
+    the regions' own masks and numbers.
     """
 
     numbers: tuple[int, ...]
@@ -51,8 +53,8 @@ class Regions:
             numbers=tuple(masks),
             boxes=tuple(mask_box(mask) for mask in masks.values()),
             masks=union,
-            tiles=tuple((picture.key, tile, _digest(mask)) for tile, mask in enumerate(union)),
-            digest=b"".join(bytes([number]) + _digest(mask) for number, mask in masks.items()),
+            tiles=tuple((picture.key, tile, mask_digest(mask)) for tile, mask in enumerate(union)),
+            digest=b"".join(bytes([number]) + mask_digest(mask) for number, mask in masks.items()),
         )
 
     def all_at(self, box: Extent) -> Regions:
@@ -83,11 +85,27 @@ class Wanted:
 
 
 @dataclass(frozen=True)
+class Replay:
+    """One run of the replay graph. tiles: of the request, which become the map, `grid`, behind the thumbnail's place.
+
+    begins: where in the prompt the features of each of the boxes go. key: under which its result is kept, if it may be
+    wanted again.
+    """
+
+    tiles: tuple[int, ...]
+    grid: Grid
+    boxes: tuple[Extent, ...]
+    begins: tuple[int, ...]
+    key: TileKey | None = None
+
+
+@dataclass(frozen=True)
 class Request:
     """A prompt's token ids [S] about regions of a picture, and `room`: how many tokens the answer may have."""
 
     picture: OpenPicture
     regions: Regions
+    replays: tuple[Replay, ...]
     ids: NDArray[np.int64]
     wanted: Wanted
     room: int
@@ -97,8 +115,26 @@ class Request:
     def of(
         cls, pipeline: Pipeline, picture: OpenPicture, regions: Regions, ids: NDArray[np.int64], wanted: Wanted
     ) -> Request:
-        """`GarPromptError` where the prompt leaves no room for an answer."""
-        longest, prompt = pipeline.decoder.longest, pipeline.manifest.prompt
+        """About a picture; `GarPromptError` where the prompt leaves no room for an answer."""
+        tokens = [pipeline.manifest.prompt.replay_tokens[number] for number in regions.numbers]
+        begins = tuple(int(np.argmax(ids == token)) for token in tokens)
+        replay = Replay(tuple(range(len(regions.tiles))), picture.tiles.grid, regions.boxes, begins)
+        return cls.made(pipeline, picture, regions, (replay,), ids, wanted, remedy="lower --max-tiles (max_tiles)")
+
+    @classmethod
+    def made(
+        cls,
+        pipeline: Pipeline,
+        picture: OpenPicture,
+        regions: Regions,
+        replays: tuple[Replay, ...],
+        ids: NDArray[np.int64],
+        wanted: Wanted,
+        *,
+        remedy: str,
+    ) -> Request:
+        """From all its parts; `GarPromptError` where the prompt leaves no room for an answer, with the remedy."""
+        longest = pipeline.decoder.longest
         context = pipeline.manifest.dimensions.context
         least = max(map(len, wanted.branches), default=1)
         if len(ids) + least > longest:
@@ -106,12 +142,12 @@ class Request:
             if longest < context:
                 holder, larger = "the engine holds", f", or build another with gar-engine build --capacity {context}"
             beside = f" and the longest choice {least}" if wanted.branches else ""
-            raise GarPromptError(
-                f"the prompt has {len(ids)} tokens{beside}, {holder} {longest}; lower --max-tiles (max_tiles){larger}"
-            )
-        end = 1 + int(np.flatnonzero(np.isin(ids, [prompt.image_token, *prompt.replay_tokens]))[-1])
+            raise GarPromptError(f"the prompt has {len(ids)} tokens{beside}, {holder} {longest}; {remedy}{larger}")
+        last_image = int(np.flatnonzero(ids == pipeline.manifest.prompt.image_token)[-1])
+        last_replayed = max(begin for replay in replays for begin in replay.begins)
+        end = max(last_image + 1, last_replayed + pipeline.manifest.dimensions.tile_tokens)
         room = least if wanted.branches else min(wanted.options.max_new_tokens, longest - len(ids))
-        return cls(picture, regions, ids, wanted, room, end)
+        return cls(picture, regions, replays, ids, wanted, room, end)
 
     @property
     def options(self) -> Options:
@@ -123,5 +159,6 @@ class Request:
         return len(self.ids) + self.room
 
 
-def _digest(mask: NDArray[np.bool_]) -> bytes:
+def mask_digest(mask: NDArray[np.bool_]) -> bytes:
+    """Short bytes that stand for a mask, none for an empty one."""
     return hashlib.blake2b(np.packbits(mask).tobytes(), digest_size=16).digest() if mask.any() else b""

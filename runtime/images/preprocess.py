@@ -12,6 +12,7 @@ from gar_edge.runtime.bundle.manifest import Preprocess
 from gar_edge.runtime.images.resize import Block, blocks, resize_part
 from gar_edge.runtime.images.tiling import Grid, choose_grid
 
+NO_GRID: Grid = (0, 0)  # of a picture that is one tile, its thumbnail
 Window = tuple[Sequence[Block], Sequence[Block]]  # of columns, of rows
 
 
@@ -29,6 +30,16 @@ def cut_tiles(image: NDArray[np.uint8], spec: Preprocess, max_tiles: int | None 
     """Resize RGB [H,W,3] to its canvas and cut it; `max_tiles` overrides the bundle's limit."""
     height, width = image.shape[:2]
     grid = choose_grid(width, height, spec.tile, spec.max_tiles if max_tiles is None else max_tiles)
+    return _cut(image, grid, spec)
+
+
+def cut_frame(image: NDArray[np.uint8], spec: Preprocess) -> NDArray[np.uint8]:
+    """RGB [H,W,3] as one tile [3,tile,tile]: all of it, its aspect ratio not kept."""
+    return _cut(image, NO_GRID, spec).pixels[0]
+
+
+def _cut(image: NDArray[np.uint8], grid: Grid, spec: Preprocess) -> Tiles:
+    height, width = image.shape[:2]
     windows = _windows(width, height, grid, spec.tile)
     pixels = np.empty((len(windows), image.shape[2], spec.tile, spec.tile), np.uint8)
     for tile, (across, down) in zip(pixels, windows, strict=True):

@@ -85,9 +85,9 @@ def _warn_of(drawn: Mask, mask: Mask, outlined: bool, name: str) -> None:
             f"{name}: mask is {w}x{h}, the image {width}x{height}: resized by nearest neighbour", stacklevel=4
         )
     rim = mask[0].all() and mask[-1].all() and mask[:, 0].all() and mask[:, -1].all()
-    if not outlined and (rim or mask.mean() > NEARLY_ALL):
+    share = np.count_nonzero(mask) / mask.size
+    if not outlined and (rim or share > NEARLY_ALL):
         warnings.warn(
-            f"{name}: {100 * float(mask.mean()):.1f} % of the picture is marked, with its whole border; is the mask "
-            "inverted?",
+            f"{name}: {100 * share:.1f} % of the picture is marked, with its whole border; is the mask inverted?",
             stacklevel=4,
         )
