@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from gar_edge.runtime.asking import Askable
+from gar_edge.runtime.clip import Clip, ClipRegion
 from gar_edge.runtime.errors import GarError
 from gar_edge.runtime.gar import Gar
 from gar_edge.runtime.generate.answer import Answer
@@ -20,13 +22,13 @@ DEFAULT = Options(max_new_tokens=128, live=True)
 
 @dataclass(frozen=True)
 class Frame:
-    """A picture and what is asked of it: `regions` by number, described where there is no question.
+    """A picture, or a clip, and what is asked of it: `regions` by number, described where there is no question.
 
     tag: whatever the caller needs to know the frame again, such as its time.
     """
 
-    image: ImageLike
-    regions: Mapping[int, RegionLike]
+    image: ImageLike | Clip
+    regions: Mapping[int, RegionLike] | Mapping[int, ClipRegion]
     question: str | None = None
     tag: Any = None
 
@@ -37,6 +39,9 @@ class LiveAnswers:
     A frame that is offered while another waits replaces it: answers fall behind by one frame at most, however slow
     they are. With `Options.live`, as by default, they go before all that waits. `answered` is called in the thread,
     with the frame and its answer, or the `GarError` that it met.
+
+    dropped: frames that were replaced before anybody looked at them. late: answers that came when a newer frame was
+    waiting already; late_in_a_row: how many of the last ones, this one included.
     """
 
     def __init__(
@@ -56,7 +61,7 @@ class LiveAnswers:
         self._busy = False
         self._changed = threading.Condition()
         self._failure: BaseException | None = None
-        self.dropped = 0  # frames that were replaced before anybody looked at them
+        self.dropped = self.late = self.late_in_a_row = 0
         self._thread = threading.Thread(target=self._work, name="gar-edge live answers", daemon=True)
         self._thread.start()
 
@@ -99,6 +104,10 @@ class LiveAnswers:
         try:
             while (frame := self._next()) is not None:
                 outcome = self._answer(frame)
+                with self._changed:
+                    behind = self._waiting is not None
+                    self.late += behind
+                    self.late_in_a_row = self.late_in_a_row + 1 if behind else 0
                 if not self._cancel.is_set():
                     self._answered(frame, outcome)
         except BaseException as error:
@@ -118,7 +127,9 @@ class LiveAnswers:
 
     def _answer(self, frame: Frame) -> Answer | GarError:
         try:
-            scene = self._gar.open(frame.image, max_tiles=self._max_tiles)
-            return scene.stream(frame.question, frame.regions, options=self._options).finish()
+            asked: Askable[Any] = (
+                frame.image if isinstance(frame.image, Clip) else self._gar.open(frame.image, max_tiles=self._max_tiles)
+            )
+            return asked.stream(frame.question, frame.regions, options=self._options).finish()
         except GarError as error:
             return error

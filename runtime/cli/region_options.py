@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from gar_edge.runtime.errors import GarMaskError
 from gar_edge.runtime.images.shape import Mask, Turn
+from gar_edge.runtime.recordings.recording import TopicMasks
 from gar_edge.runtime.regions.cues import Box, Points, Scribble
 from gar_edge.runtime.regions.files import read_region_of, read_regions
 from gar_edge.runtime.regions.find import Segmenter, box_mask, find_mask
@@ -45,6 +46,7 @@ class RegionArguments:
     scribble: Sequence[str] = ()
     regions: Sequence[str] = ()
     masks: Sequence[str] = ()
+    recorded: bool = False  # masks are topics of a recording, no folders
 
     def __bool__(self) -> bool:
         return any((self.mask, self.box, self.point, self.not_point, self.scribble, self.regions, self.masks))
@@ -55,7 +57,7 @@ class Given:
     """A region, and the option that gave it."""
 
     option: str
-    region: RegionLike
+    region: RegionLike | TopicMasks
 
 
 Regions = Mapping[int | None, Given]
@@ -132,7 +134,8 @@ def _all(arguments: RegionArguments, image: str) -> Iterator[tuple[int | None, G
             yield None if loose else number + (first or 0), Given("--regions", region)
     for number, text in _split(arguments.masks):
         path, label = _labelled(text)
-        yield number, Given("--masks", FrameMasks.of(path, label))
+        marked = TopicMasks(path.as_posix(), label) if arguments.recorded else FrameMasks.of(path, label)
+        yield number, Given("--masks", marked)
 
 
 def _cues(arguments: RegionArguments) -> Iterator[tuple[int | None, Given]]:

@@ -17,12 +17,13 @@ from gar_edge.runtime.cli.checked_answers import (
     SchemaFile,
 )
 from gar_edge.runtime.cli.terminal import run_app
+from gar_edge.runtime.cli.video_options import Clip, Detections, Every, Fps, Frames, Masks, Out, Realtime, Topic
 from gar_edge.runtime.engines.names import BackendName
 from gar_edge.runtime.errors import GarPromptError
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
 
-REGIONS, ANSWER, ENGINE, MANY, VIDEO = "Regions", "Answer", "Model and engine", "Many questions", "Video"
+REGIONS, ANSWER, ENGINE, MANY = "Regions", "Answer", "Model and engine", "Many questions"
 
 
 @app.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -32,7 +33,8 @@ def run(
         typer.Argument(
             metavar="[IMAGE]",
             help="The picture: PNG, JPEG, WebP, … Or a video: a file (.mp4, .avi, .mkv, …; of any name with an option "
-            "of the panel Video), a camera's number or device, an address such as rtsp://… Left out with --jobs.",
+            "of the panel Video), a recording (.mcap, .db3, .bag, rosbag2's folder), a camera's number or device, an "
+            "address such as rtsp://… Left out with --jobs.",
             show_default=False,
         ),
     ] = None,
@@ -187,40 +189,15 @@ def run(
             rich_help_panel=ANSWER,
         ),
     ] = None,
-    every: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Ask about every so many frames. Default: one a second of a file's; of a live video the newest, "
-            "whenever the last answer is done.",
-            show_default=False,
-            rich_help_panel=VIDEO,
-        ),
-    ] = None,
-    fps: Annotated[
-        float | None,
-        typer.Option(
-            min=0.001, help="Ask about so many frames a second of video.", show_default=False, rich_help_panel=VIDEO
-        ),
-    ] = None,
-    realtime: Annotated[
-        bool,
-        typer.Option(
-            "--realtime",
-            help="Play a file at its own pace, as a camera: frames that come while an answer is made are dropped.",
-            rich_help_panel=VIDEO,
-        ),
-    ] = False,
-    masks: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="[K=]DIR[#LABEL]",
-            help="A region: a folder with a mask for each frame, whose number from 0 on ends the file's name. Without "
-            "it the region of the first frame is followed.",
-            show_default=False,
-            rich_help_panel=VIDEO,
-        ),
-    ] = None,
+    every: Every = None,
+    fps: Fps = None,
+    realtime: Realtime = False,
+    masks: Masks = None,
+    clip: Clip = False,
+    frames: Frames = 8,
+    topic: Topic = None,
+    detections: Detections = None,
+    out: Out = None,
     interactive: Annotated[
         bool,
         typer.Option(
@@ -276,22 +253,25 @@ def run(
     `gar-run photo.jpg --box 0=10,20,90,110 --point 1=200,150 -q "Is <Prompt0> on <Prompt1>?"`
 
     `gar-run drive.mp4 --box 10,20,90,110 --fps 2 --json`
+
+    `gar-run drive.mcap --topic /camera/image_raw --detections /detections --out answers.mcap --out answers.html`
     """
     from gar_edge.runtime.cli.asking import Asking, Output, ask_about
     from gar_edge.runtime.cli.job_run import answer_jobs
     from gar_edge.runtime.cli.loading import EngineSettings
     from gar_edge.runtime.cli.region_options import RegionArguments, choose_segmenter
-    from gar_edge.runtime.cli.watching import FrameChoice, watch_video
+    from gar_edge.runtime.cli.watch import watch
     from gar_edge.runtime.files.addresses import local_file
     from gar_edge.runtime.generate.options import Options
     from gar_edge.runtime.jobs.job import JobSettings
+    from gar_edge.runtime.recordings.bag import names_recording
     from gar_edge.runtime.video.capture import names_video
 
     given = RegionArguments(
         mask=mask or (), box=box or (), point=point or (), not_point=not_point or (), scribble=scribble or (),
-        regions=regions or (), masks=masks or (),
+        regions=regions or (), masks=masks or (), recorded=image is not None and names_recording(image),
     )  # fmt: skip
-    video = bool(every or fps or realtime or masks)
+    video = bool(every or fps or realtime or masks or clip or topic or detections or out)
     engine = EngineSettings(model=model, backend=backend.value, compat=compat, threads=threads)
     checks = Checks(choices or [], abstain_below, schema, regex, grammar, logprobs)
     try:
@@ -315,15 +295,17 @@ def run(
     if image is None:
         raise typer.BadParameter("no picture given", param_hint="IMAGE")
     image = local_file(image)
-    if not given:
+    if not given and detections is None:
         raise typer.BadParameter("no region given: mark one with --mask, --box, --point, --scribble or --regions")
     segment = choose_segmenter(box_as_mask, sam_encoder, sam_decoder, threads)
     asking = Asking(arguments=given, question=question, options=options, segment=segment, max_tiles=max_tiles)
-    if video or names_video(image):
+    if video or names_video(image) or given.recorded:
         if interactive or overlay is not None:
             raise typer.BadParameter("--interactive and --overlay are for pictures, not for videos")
-        choice = FrameChoice(every=every, fps=fps, realtime=realtime)
-        watch_video(image, choice, asking, engine, as_json=as_json)
+        watch(
+            image, asking, engine, every=every, fps=fps, realtime=realtime, as_json=as_json, topic=topic,
+            detections=detections, out=out or (), frames=frames if clip else None,
+        )  # fmt: skip
         return
     output = Output(as_json=as_json, overlay=overlay, max_new_tokens=max_new_tokens)
     ask_about(Path(image), asking, engine, output, interactive=interactive)

@@ -1,136 +1,137 @@
-"""`gar-run VIDEO`: the same question about frame after frame."""
+"""`gar-run VIDEO`: the same question about frame after frame of a video, a camera or a recording."""
 
 from __future__ import annotations
 
 import itertools
-import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
 
 import typer
 
 from gar_edge.runtime.cli.asking import Asking
+from gar_edge.runtime.cli.frame_choice import FrameChoice
 from gar_edge.runtime.cli.loading import EngineSettings
 from gar_edge.runtime.cli.region_options import Regions, cut_out, read_arguments
-from gar_edge.runtime.cli.streams import to_json
+from gar_edge.runtime.cli.report import Report, Said, check_out, open_sinks
 from gar_edge.runtime.cli.terminal import Interrupted
-from gar_edge.runtime.errors import GarError, GarPromptError
+from gar_edge.runtime.errors import GarError, GarImageError, GarPromptError
 from gar_edge.runtime.gar import Gar
 from gar_edge.runtime.generate.answer import Answer
-from gar_edge.runtime.generate.choosing import Choice
-from gar_edge.runtime.images.shape import Mask, pixel_box
+from gar_edge.runtime.images.shape import Mask
 from gar_edge.runtime.live import Frame, LiveAnswers
-from gar_edge.runtime.video.capture import Video, VideoFrame, is_live
-from gar_edge.runtime.video.following import Follower
+from gar_edge.runtime.recordings.bag import names_recording
+from gar_edge.runtime.recordings.recording import Recording, TopicMasks
+from gar_edge.runtime.video.capture import TimedFrame, Video, is_live
+from gar_edge.runtime.video.following import Follower, FrameRegion
 from gar_edge.runtime.video.frame_masks import FrameMasks
 
 T = TypeVar("T")
-_CHECKED = ("value", "choices", "margin", "entropy", "confidence", "logprobs")  # of an answer, where it has them
-Ask = Callable[[VideoFrame, Mapping[int, Mask]], None]
+Ask = Callable[[TimedFrame, Mapping[int, Mask]], None]
 
 
-@dataclass
-class FrameChoice:
-    """Which frames are asked about: every Nth, or so many a second; by default all of a live video, one a second else.
+@dataclass(frozen=True)
+class Watching:
+    """What is watched, and where the answers go. topic, detections: of a recording. out: files beside stdout."""
 
-    realtime: a file is played at its own pace, and frames that come while an answer is made are left out.
-    `typer.BadParameter` where both `every` and `fps` are given.
-    """
-
-    every: int | None
-    fps: float | None
-    realtime: bool
-    _ticks: int = field(default=-1, init=False)
+    source: str
+    choice: FrameChoice
+    as_json: bool
+    topic: str | None = None
+    detections: str | None = None
+    out: Sequence[Path] = ()
 
     def __post_init__(self) -> None:
-        if self.every is not None and self.fps is not None:
-            raise typer.BadParameter("--every and --fps both say which frames are asked about; drop one")
+        if not self.recorded and (self.topic is not None or self.detections is not None):
+            raise typer.BadParameter(f"--topic and --detections are for recordings, and {self.source} is none")
+        if self.recorded and self.choice.realtime:
+            raise typer.BadParameter("--realtime is for video files; every message of a recording is read")
+        check_out(self.out, self.source)
 
-    def takes(self, frame: VideoFrame, dropping: bool) -> bool:
-        """To be called with each frame in turn. dropping: whether frames are left out where answers take longer."""
-        if self.every is not None:
-            return frame.number % self.every == 0
-        if self.fps is None and dropping:
-            return True
-        ticks = math.floor(frame.seconds * (self.fps or 1.0) + 1e-6)
-        fresh = ticks > self._ticks
-        self._ticks = max(ticks, self._ticks)
-        return fresh
+    @property
+    def recorded(self) -> bool:
+        return names_recording(self.source)
 
-
-class Lines:
-    """A line on stdout for each frame that was asked about, as text or as JSON."""
-
-    def __init__(self, as_json: bool) -> None:
-        self.answered = 0
-        self._as_json = as_json
-
-    def answer(self, frame: VideoFrame, masks: Mapping[int, Mask], answer: Answer) -> None:
-        """What was said about the frame's regions."""
-        self.answered += 1
-        fields = {
-            "boxes": {number: pixel_box(mask) for number, mask in masks.items()},
-            "text": answer.text,
-            "finish_reason": answer.finish_reason,
-            "milliseconds": round(answer.timings_ms.total, 3),
-            **{name: value for name, value in answer.to_json().items() if name in _CHECKED},
-        }
-        unsure = isinstance(answer, Choice) and answer.best is None
-        self._print(frame, fields, "(none is likely enough)" if unsure else " ".join(answer.text.split()))
-
-    def lost(self, frame: VideoFrame, numbers: Sequence[int]) -> None:
-        """Which regions the frame does not show, so that nothing was asked."""
-        self._print(frame, {"lost": numbers}, f"(not seen: region {', '.join(map(str, numbers))})")
-
-    def _print(self, frame: VideoFrame, fields: dict[str, Any], text: str) -> None:
-        about = {"frame": frame.number, "time": round(frame.seconds, 3)}
-        line = to_json(about | fields, sys.stdout) if self._as_json else f"{frame.seconds:8.2f} s  {text}"
-        sys.stdout.write(f"{line}\n")  # in one piece: the answering thread writes, too
-        sys.stdout.flush()
+    def open(self, regions: Regions) -> Video | Recording:
+        """The frames, with what the regions need of a recording beside them."""
+        if not self.recorded:
+            return Video(self.source, self.choice.realtime)
+        masks = [given.region.topic for given in regions.values() if isinstance(given.region, TopicMasks)]
+        return Recording(Path(self.source), topic=self.topic, detections=self.detections, masks=masks)
 
 
-def watch_video(source: str, choice: FrameChoice, asking: Asking, engine: EngineSettings, *, as_json: bool) -> None:
-    """Ask about a video's frames until it ends; what is live ends by Ctrl-C, or by an error."""
-    _silence_opencv()
-    regions = read_arguments(asking.arguments, source, asking.question is None)
+@dataclass(frozen=True)
+class Begun:
+    """A loaded model, open frames, the regions as they were given, and where answers go."""
+
+    gar: Gar
+    frames: Video | Recording
+    regions: Regions
+    report: Report
+
+
+@contextmanager
+def begun(watching: Watching, asking: Asking, engine: EngineSettings) -> Iterator[Begun]:
+    """What it takes to ask. A file is opened before the model is loaded; at the end answers are counted on stderr."""
+    silence_opencv()
+    regions = read_arguments(asking.arguments, watching.source, asking.question is None)
     gar = None
-    if is_live(source):
-        with Video(source):  # no camera: no need for a model. Afterwards this one's frames would be old
+    if is_live(watching.source):
+        with Video(watching.source):  # no camera: no need for a model. Afterwards this one's frames would be old
             pass
         gar = engine.load()
-    with Video(source, choice.realtime) as video:
-        frames = iter(video)
-        first = next(frames)
-        drawn, marked = _apart(regions)
-        cut = cut_out(drawn, first.image, asking.segment)
-        if gar is None:
-            gar = engine.load()
-        unnamed = gar.manifest.prompt.default_region
-        follower = Follower(first, _numbered(cut, unnamed), _numbered(marked, unnamed))
-        lines = Lines(as_json)
-        dropping = video.live or choice.realtime
-        try:
-            with _answering(gar, asking, lines, dropping=dropping) as ask:
-                _watch(first, frames, follower, lambda frame: choice.takes(frame, dropping), ask, lines)
-        except GarPromptError as error:
-            raise typer.BadParameter(str(error)) from None
-        except Interrupted:
-            if not video.live:
-                raise
-        print(f"{lines.answered} frames answered", file=sys.stderr)
+    with watching.open(regions) as frames:
+        gar = gar or engine.load()
+        with Report(watching.as_json, open_sinks(watching.out, watching.source)) as report:
+            try:
+                yield Begun(gar, frames, regions, report)
+            except GarPromptError as error:
+                raise typer.BadParameter(str(error)) from None
+            except Interrupted:
+                if not frames.live:
+                    raise
+            finally:
+                if isinstance(frames, Recording) and (said := str(frames.counts)):
+                    print(said, file=sys.stderr)
+        print(f"{report.answered} frames answered", file=sys.stderr)
+
+
+def watch_video(watching: Watching, asking: Asking, engine: EngineSettings) -> None:
+    """Ask about frames until they end; what is live ends by Ctrl-C, or by an error."""
+    with begun(watching, asking, engine) as begin:
+        dropping = begin.frames.live or watching.choice.realtime
+        follower, first, others = followed(begin.frames, begin.regions, asking, begin.gar)
+        with _answering(begin.gar, asking, begin.report, dropping=dropping) as ask:
+            _watch(first, others, follower, lambda frame: watching.choice.takes(frame, dropping), ask, begin.report)
+
+
+def followed(
+    video: Video | Recording, regions: Regions, asking: Asking, gar: Gar
+) -> tuple[Follower, TimedFrame, Iterator[TimedFrame]]:
+    """Where the regions are: a follower, the first frame, and those after it."""
+    frames: Iterator[TimedFrame] = iter(video)
+    first = next(frames)
+    marked = {
+        number: given.region for number, given in regions.items() if isinstance(given.region, (FrameMasks, TopicMasks))
+    }
+    drawn = {number: given for number, given in regions.items() if number not in marked}
+    cut = cut_out(drawn, first.image, asking.segment) if drawn else {}
+    unnamed = gar.manifest.prompt.default_region
+    by_frame: dict[int, FrameRegion] = dict(_numbered(marked, unnamed))
+    return Follower(first, _numbered(cut, unnamed), by_frame), first, frames
 
 
 def _watch(
-    first: VideoFrame,
-    others: Iterator[VideoFrame],
+    first: TimedFrame,
+    others: Iterator[TimedFrame],
     follower: Follower,
-    takes: Callable[[VideoFrame], bool],
+    takes: Callable[[TimedFrame], bool],
     ask: Ask,
-    lines: Lines,
+    report: Report,
 ) -> None:
     """Follow the regions through all frames, and ask about those that are taken and show all regions."""
     missing: list[int] = []
@@ -139,27 +140,32 @@ def _watch(
             follower.follow(frame)
         if not takes(frame):
             continue
-        masks = follower.masks(frame)
+        try:
+            masks = follower.masks(frame)
+        except GarImageError as error:  # one bad message of a recording; whoever follows a region has ended already
+            report.answers(frame, [Said(None, {}, error)])
+            continue
         before, missing = missing, [number for number in follower.numbers if number not in masks]
         if not missing:
             ask(frame, masks)
         elif missing != before:
-            lines.lost(frame, missing)
+            report.lost(frame, missing)
 
 
 @contextmanager
-def _answering(gar: Gar, asking: Asking, lines: Lines, *, dropping: bool) -> Iterator[Ask]:
+def _answering(gar: Gar, asking: Asking, report: Report, *, dropping: bool) -> Iterator[Ask]:
     """A way to ask: at once, or in a thread that takes the newest frame when it is done with another."""
 
-    def at_once(frame: VideoFrame, masks: Mapping[int, Mask]) -> None:
+    def at_once(frame: TimedFrame, masks: Mapping[int, Mask]) -> None:
         scene = gar.open(frame.image, max_tiles=asking.max_tiles)
-        lines.answer(frame, masks, scene.stream(asking.question, masks, options=asking.options).finish())
+        answer = scene.stream(asking.question, masks, options=asking.options).finish()
+        report.answers(frame, [Said(asking.question, masks, answer)])
 
     def answered(asked: Frame, outcome: Answer | GarError) -> None:
         if isinstance(outcome, GarError):
             raise outcome
         frame, masks = asked.tag
-        lines.answer(frame, masks, outcome)
+        report.answers(frame, [Said(asking.question, masks, outcome, beside=delays(live))])
 
     if not dropping:
         yield at_once
@@ -169,17 +175,16 @@ def _answering(gar: Gar, asking: Asking, lines: Lines, *, dropping: bool) -> Ite
         live.finish()
 
 
-def _apart(regions: Regions) -> tuple[Regions, dict[int | None, FrameMasks]]:
-    """The regions of the first frame, and those with a mask for each."""
-    marked = {number: given.region for number, given in regions.items() if isinstance(given.region, FrameMasks)}
-    return {number: given for number, given in regions.items() if number not in marked}, marked
+def delays(live: LiveAnswers) -> dict[str, int]:
+    """Fields of a live answer's line: frames dropped so far, and how many answers in a row were late, this included."""
+    return {"dropped": live.dropped, "late": live.late_in_a_row}
 
 
 def _numbered(regions: Mapping[int | None, T], unnamed: int) -> dict[int, T]:
     return {unnamed if number is None else number: region for number, region in regions.items()}
 
 
-def _silence_opencv() -> None:
+def silence_opencv() -> None:
     """Its remarks on files and cameras would stand between our lines; what matters is raised."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read when the first video is opened
     from cv2.utils import logging

@@ -15,6 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from gar_edge.runtime.errors import GarError, GarImageError
 from gar_edge.runtime.files.addresses import local_file, not_a_file, shown
 from gar_edge.runtime.images.shape import Turn
+from gar_edge.runtime.images.values import to_8_bit
 
 ImageLike = str | Path | bytes | Image.Image | NDArray[np.generic]  # bytes: of a file
 
@@ -132,9 +133,7 @@ def _copied(picture: Image.Image) -> Image.Image:
 
 def _rgb(picture: Image.Image, name: str) -> NDArray[np.uint8]:
     if picture.mode.startswith("I;16") or picture.mode == "I":
-        grey = np.asarray(picture).astype(np.int32)  # Pillow would clip 16 bits to 8
-        scaled = ((grey.clip(0, 65535) + 128) // 257).astype(np.uint8)  # to the nearest: no value lies between two
-        return np.repeat(scaled[..., None], 3, axis=2)
+        return np.repeat(to_8_bit(np.asarray(picture))[..., None], 3, axis=2)  # Pillow would clip 16 bits to 8
     if picture.mode == "F":
         raise GarImageError(f"{name}: has floating-point pixels; save it as 8 or 16 bit")
     if picture.mode == "P":

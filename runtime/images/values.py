@@ -17,6 +17,11 @@ _COUNTED = 1 << 24  # values below it are marked off in a table, all colours amo
 VARIED = 0.01  # of a region's pixels that may vary more
 
 
+def to_8_bit(values: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """16-bit values at 8 bits, 65535 becoming 255, rounded to the nearest; what is beyond is clipped."""
+    return ((values.astype(np.int32).clip(0, 65535) + 128) // 257).astype(np.uint8)  # no value lies between two
+
+
 def distinct(values: NDArray[np.integer]) -> NDArray[np.int64]:
     """The values that occur, in their order."""
     if values.size and int(values.min()) >= 0 and int(values.max()) < _COUNTED:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,19 @@ SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", "
 FRAMES_PROMISED = 0.9  # of those that a file announces: some formats say only how long they are, a guess at frames
 DROPPED_AFTER = 0.1  # seconds after which a frame is dropped, but for one in so many: a slow reader shall see something
 KEPT_ONE_IN = 8
+
+
+class TimedFrame(Protocol):
+    """A frame of anything: its number from 0 on, its time in seconds since the first one, RGB uint8 [H,W,3]."""
+
+    @property
+    def number(self) -> int: ...
+
+    @property
+    def seconds(self) -> float: ...
+
+    @property
+    def image(self) -> NDArray[np.uint8]: ...
 
 
 @dataclass(frozen=True)

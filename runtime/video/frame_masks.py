@@ -12,6 +12,7 @@ from PIL import Image
 from gar_edge.runtime.errors import GarMaskError
 from gar_edge.runtime.images.mask_images import load_labels, load_mask
 from gar_edge.runtime.images.shape import Mask
+from gar_edge.runtime.video.capture import TimedFrame
 
 _DIGITS = re.compile(r"\d+")
 
@@ -51,14 +52,21 @@ class FrameMasks:
         return cls(folder, files, label)
 
     def draw(self, width: int, height: int) -> Mask:
+        """The mask of `frame`, as `of_frame`; it has its own size."""
+        return self._read(self.frame)
+
+    def of_frame(self, frame: TimedFrame) -> Mask:
         """The mask at its own size, all false where the frame does not show the region.
 
         `GarMaskError` where the frame has no file, or its file is no mask.
         """
-        path = self.files.get(self.frame)
+        return self._read(frame.number)
+
+    def _read(self, number: int) -> Mask:
+        path = self.files.get(number)
         if path is None:
             raise GarMaskError(
-                f"{self.folder}: no mask of frame {self.frame}; an empty one says that the region is not there, and "
+                f"{self.folder}: no mask of frame {number}; an empty one says that the region is not there, and "
                 "--every N leaves frames out"
             )
         return load_mask(path) if self.label is None else load_labels(path) == self.label

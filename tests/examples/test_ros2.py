@@ -19,12 +19,14 @@ from PIL import Image
 
 from examples import rclpy_stand_in
 from gar_edge.runtime import Gar, GarImageError, GarMaskError, GarPromptError, Options
+from gar_edge.runtime.recordings.detections import Detection, with_ids
+from gar_edge.runtime.recordings.pixels import to_rgb
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ROOT / "examples/ros2_node"
 sys.path.insert(0, str(PACKAGES / "gar_edge_ros"))
 
-from gar_edge_ros.core import Describer, Detection, View, to_rgb, with_ids  # noqa: E402
+from gar_edge_ros.core import Describer, View  # noqa: E402
 from gar_edge_ros.pairing import FEWEST, MOST, Pairing  # noqa: E402
 
 PICTURE = np.asarray(Image.open(ROOT / "examples/scene_1.png").convert("RGB"))

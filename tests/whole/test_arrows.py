@@ -19,6 +19,8 @@ ROOMS = (
     {"images"},
     {"engines"},
     {"regions", "video"},
+    {"timeline"},
+    {"recordings"},
     {"model"},
     {"generate"},
     {"asking", "chat"},

@@ -1,84 +1,18 @@
-"""What the node does, without ROS: pictures from messages' bytes, masks from boxes, answers from one thread."""
+"""What the node does, without ROS: answers about the newest view, from one thread."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gar_edge.runtime import Answer, Choosing, Gar, GarError, GarImageError, GarMaskError, GarPromptError, Options
-
-# Channels of the encodings that cameras send, and where red, green and blue are among them.
-ENCODINGS: Mapping[str, tuple[int, tuple[int, int, int]]] = {
-    "rgb8": (3, (0, 1, 2)), "bgr8": (3, (2, 1, 0)), "rgba8": (4, (0, 1, 2)), "bgra8": (4, (2, 1, 0)),
-    "mono8": (1, (0, 0, 0)),
-}  # fmt: skip
-
-
-def to_rgb(encoding: str, height: int, width: int, step: int, data: bytes) -> NDArray[np.uint8]:
-    """RGB [H,W,3] from the fields of a `sensor_msgs/Image`; `GarImageError` for what is none."""
-    if encoding not in ENCODINGS:
-        raise GarImageError(f"images of encoding {encoding!r} are not known; send one of {', '.join(ENCODINGS)}")
-    channels, order = ENCODINGS[encoding]
-    used = width * channels
-    if min(height, width) < 1 or step < used or len(data) < (height - 1) * step + used:  # the last row needs no padding
-        raise GarImageError(f"an image of {width}x{height}, {step} bytes a row, cannot have {len(data)} bytes")
-    rows = np.lib.stride_tricks.as_strided(np.frombuffer(data, np.uint8), (height, used), (step, 1), writeable=False)
-    return np.ascontiguousarray(rows.reshape(height, width, channels)[:, :, order])
-
-
-@dataclass(frozen=True)
-class Detection:
-    """A detector's box: its centre and size in pixels, and the id by which questions name it.
-
-    theta: the box's turn about its centre, in radians, from the x axis towards the y axis.
-    """
-
-    id: str
-    x: float
-    y: float
-    width: float
-    height: float
-    theta: float = 0.0
-
-    def mask(self, height: int, width: int) -> NDArray[np.bool_]:
-        """The pixels [H,W] whose centres lie in the box, which counts as a pixel wide and high at least.
-
-        `GarMaskError` where it has no size, and where nothing of it is inside the picture.
-        """
-        if not np.isfinite((self.x, self.y, self.width, self.height, self.theta)).all():
-            raise GarMaskError(f"detection {self.id}: its box is not a number")
-        if min(self.width, self.height) <= 0:
-            raise GarMaskError(f"detection {self.id}: its box has no size")
-        right, down = np.arange(width) + 0.5 - self.x, np.arange(height)[:, None] + 0.5 - self.y
-        sides = (
-            (self.width, np.cos(self.theta), np.sin(self.theta)),
-            (self.height, -np.sin(self.theta), np.cos(self.theta)),
-        )
-        mask = np.ones((height, width), np.bool_)
-        for size, across, along in sides:
-            offset, half = right * across + down * along, max(size, 1.0) / 2
-            mask &= (-half <= offset) & (offset < half)
-        if not mask.any():
-            raise GarMaskError(f"detection {self.id}: its box is outside the picture")
-        return mask
-
-
-def with_ids(detections: Sequence[Detection]) -> list[Detection]:
-    """Detections without an id get their place in the message as one, beginning with 0."""
-    taken = {one.id for one in detections}
-    named = []
-    for place, one in enumerate(detections):
-        name = one.id or str(place)
-        while not one.id and name in taken:
-            name = f"_{name}"
-        named.append(replace(one, id=name))
-    return named
+from gar_edge.runtime import Answer, Choosing, Gar, GarError, GarMaskError, GarPromptError, Options
+from gar_edge.runtime.recordings.detections import Detection
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,9 @@ from std_msgs.msg import String
 from vision_msgs.msg import Detection2DArray
 
 from gar_edge.runtime import Answer, Choice, Gar, GarError, Options
-from gar_edge_ros.core import Describer, Detection, View, to_rgb, with_ids
+from gar_edge.runtime.recordings.detections import detection_of, with_ids
+from gar_edge.runtime.recordings.pixels import to_rgb
+from gar_edge_ros.core import Describer, View
 from gar_edge_ros.pairing import Pairing
 
 
@@ -54,11 +56,14 @@ class DescribeNode(Node):
     def _look(self, pairs: list[tuple[Image, Detection2DArray]]) -> None:
         for image, detections in pairs:
             try:
-                picture = to_rgb(image.encoding, image.height, image.width, image.step, bytes(image.data))
+                picture = to_rgb(
+                    image.encoding, image.height, image.width, image.step, bytes(image.data),
+                    big_endian=bool(image.is_bigendian),
+                )  # fmt: skip
             except GarError as error:
                 self.get_logger().error(str(error), throttle_duration_sec=5.0)
                 continue
-            found = with_ids([_detection(one) for one in detections.detections])
+            found = with_ids([detection_of(one) for one in detections.detections])
             self._describer.see(View(picture, found, _stamp(image) * 1e-9))
         if self._pairing.dropped > self._lost:
             self._lost = self._pairing.dropped
@@ -101,12 +106,6 @@ def _stamp(message: Any) -> int:
     """Nanoseconds."""
     stamp = message.header.stamp
     return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
-
-
-def _detection(message: Any) -> Detection:
-    box = message.bbox
-    at = box.center
-    return Detection(message.id, at.position.x, at.position.y, box.size_x, box.size_y, at.theta)
 
 
 def main() -> None:
