@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from gar_edge.runtime.files.addresses import is_web_picture, local_file, shown
 from gar_edge.runtime.files.utf8 import is_utf8, utf8_name
 
 SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"})
-FRAMES_PROMISED = 0.9  # of those that a file announces: some formats say only how long they are, a guess at frames
+PROMISED = 0.9  # of the frames, and of the seconds, that a file announces: with less of both it was cut short
 DROPPED_AFTER = 0.1  # seconds after which a frame is dropped, but for one in so many: a slow reader shall see something
 KEPT_ONE_IN = 8
 
@@ -81,6 +82,7 @@ class Video:
         else:
             with utf8_name(Path(source)) as named:
                 self._capture = cv2.VideoCapture(str(named))
+            self._capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)  # phones film sideways, and say so in a tag
         if not self._capture.isOpened():
             raise GarImageError(
                 f"camera {source}: cannot be opened; is it there, and free?"
@@ -100,7 +102,7 @@ class Video:
         """At least one frame. `GarImageError` where it stops before its end, as a camera always does."""
         import cv2
 
-        number, start, begin, shape = 0, 0.0, 0.0, None
+        number, start, begin, stamp, shape = 0, 0.0, 0.0, 0.0, None
         while self._capture.grab():
             stamp = self._stamp(number)
             start = stamp if not number else start
@@ -115,15 +117,16 @@ class Video:
                 if not number:  # what the reader prepares at the first frame is no delay
                     begin = time.monotonic()
             number += 1
-        self._check_end(number)
+        self._check_end(number, stamp - start)
 
     def _stamp(self, number: int) -> float:
-        """The time of the frame that was grabbed, in seconds from any moment on."""
+        """The time of the frame that was grabbed, in seconds from any moment on: the container's, where it has one."""
         import cv2
 
         if self.live:
             return time.monotonic()
-        return float(self._capture.get(cv2.CAP_PROP_POS_MSEC)) / 1e3 or number / self._pace
+        stamp = float(self._capture.get(cv2.CAP_PROP_POS_MSEC)) / 1e3
+        return stamp if stamp > 0 and math.isfinite(stamp) else number / self._pace
 
     @staticmethod
     def _in_time(number: int, due: float) -> bool:
@@ -132,12 +135,15 @@ class Video:
         time.sleep(max(0.0, early))
         return early > -DROPPED_AFTER or number % KEPT_ONE_IN == 0
 
-    def _check_end(self, frames: int) -> None:
+    def _check_end(self, frames: int, seconds: float) -> None:
+        """Frames are counted as they come. What the header says of them is a guess in some formats, made of a length
+        and a rate; it only tells, together with that length, whether the end is missing.
+        """
         if not frames:
             raise GarImageError(f"{self.source}: gives no frame that can be decoded")
         if self.live:
             raise GarImageError(f"{self.source}: no frame came any more after {frames}; is it still connected?")
-        if frames < FRAMES_PROMISED * self._announced:
+        if frames < PROMISED * self._announced and seconds < PROMISED * self._announced / self._pace:
             raise GarImageError(
                 f"{self.source}: ends after {frames} of {self._announced:.0f} frames: damaged, or cut short"
             )
