@@ -18,7 +18,7 @@ START = 1_700_000_000 * 10**9 + 123_456_789  # nanoseconds
 Kind = Literal["mcap", "sqlite3", "ros1"]
 
 _COVARIANCE = "geometry_msgs/PoseWithCovariance pose"
-# From ros-perception/vision_msgs: branches ros2 (Humble and later) and foxy, and the message of ROS 1 (noetic-devel).
+# From ros-perception/vision_msgs: branches ros2 (Humble and later), galactic and foxy.
 HUMBLE = {
     "vision_msgs/msg/Point2D": "float64 x\nfloat64 y",
     "vision_msgs/msg/Pose2D": "vision_msgs/Point2D position\nfloat64 theta",
@@ -30,6 +30,9 @@ HUMBLE = {
         "vision_msgs/BoundingBox2D bbox\nstring id"
     ),
     DETECTIONS: "std_msgs/Header header\nvision_msgs/Detection2D[] detections",
+}
+GALACTIC = {name: fields for name, fields in HUMBLE.items() if not name.endswith(("/Pose2D", "/Point2D"))} | {
+    "vision_msgs/msg/BoundingBox2D": "geometry_msgs/Pose2D center\nfloat64 size_x\nfloat64 size_y"
 }
 FOXY = {
     "vision_msgs/msg/ObjectHypothesisWithPose": f"string id\nfloat64 score\n{_COVARIANCE}",
@@ -91,14 +94,14 @@ class Messages:
     def _detection(self, stamp: int, name: str, box: Sequence[float]) -> Any:
         types = self.store.types
         x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-        if self.vision is HUMBLE:
+        if "vision_msgs/msg/Pose2D" in self.vision:
             position = types["vision_msgs/msg/Point2D"](x=x, y=y)
             centre = types["vision_msgs/msg/Pose2D"](position=position, theta=0.0)
         else:
             centre = types["geometry_msgs/msg/Pose2D"](x=x, y=y, theta=0.0)
         bounds = types["vision_msgs/msg/BoundingBox2D"](center=centre, size_x=box[2] - box[0], size_y=box[3] - box[1])
         detection = types["vision_msgs/msg/Detection2D"]
-        if self.vision is HUMBLE:
+        if self.vision is not FOXY:
             return detection(header=self.header(stamp), results=[self._result()], bbox=bounds, id=name)
         source = self.image(0, "", (0, 0), 0, b"")
         return detection(
@@ -116,7 +119,7 @@ class Messages:
             covariance=np.zeros(36),
         )
         kind = types["vision_msgs/msg/ObjectHypothesisWithPose"]
-        if self.vision is HUMBLE:
+        if self.vision is not FOXY:
             return kind(hypothesis=types["vision_msgs/msg/ObjectHypothesis"](class_id="cup", score=0.9), pose=pose)
         return kind(id="cup", score=0.9, pose=pose)
 

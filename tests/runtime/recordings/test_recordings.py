@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.bags import DETECTIONS, FOXY, HUMBLE, IMAGE, START, Kind, Messages, Recorded, only_file
+from helpers.bags import DETECTIONS, FOXY, GALACTIC, HUMBLE, IMAGE, START, Kind, Messages, Recorded, only_file
 from helpers.drives import (
     BOXES,
     CAMERA,
@@ -67,7 +67,9 @@ def test_frames_a_second_go_by_the_stamps(mcap: Path) -> None:
     assert [line["frame"] for line in lines] == [*range(0, COUNT, 3)]
 
 
-@pytest.mark.parametrize(("written", "said"), [(HUMBLE, "id"), (FOXY, "tracking_id")], ids=["humble", "foxy"])
+@pytest.mark.parametrize(
+    ("written", "said"), [(HUMBLE, "id"), (GALACTIC, "id"), (FOXY, "tracking_id")], ids=["humble", "galactic", "foxy"]
+)
 def test_detections_of_bags_without_definitions(tmp_path: Path, written: dict[str, str], said: str) -> None:
     """As rosbag2 wrote them up to Humble: the version is told by which of them fits."""
     assert said in written["vision_msgs/msg/Detection2D"]
