@@ -91,11 +91,9 @@ class Counts:
     lonely: dict[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        said = [f"{count} images had no message of {topic}" for topic, count in self.missing.items() if count]
-        said += [
-            f"{count} messages of {topic} had no image of their stamp" for topic, count in self.lonely.items() if count
-        ]
-        said += [f"the clock jumped back {self.jumps} times"] if self.jumps else []
+        said = [f"images without a message of {topic}: {count}" for topic, count in self.missing.items() if count]
+        said += [f"messages of {topic} without an image: {count}" for topic, count in self.lonely.items() if count]
+        said += [f"times the clock jumped back: {self.jumps}"] if self.jumps else []
         return "; ".join(said)
 
 

@@ -104,7 +104,7 @@ class TimelinePage:
 
     def close(self, *, whole: bool) -> None:
         """Write the page, also of what there was where the run broke off."""
-        left_out = f" Every {self._every}th is shown; the JSON lines have all." if self._every > 1 else ""
+        left_out = f" One of {self._every} is shown; --out FILE.jsonl has all." if self._every > 1 else ""
         broken = "" if whole else " It broke off."
         write_figures(self.path, self.title, f"{self.frames} frames.{left_out}{broken}", self._figures)
 

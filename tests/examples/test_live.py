@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.video_files import square_frame, write_video
+from helpers.video_files import square_frame, square_mask, write_video
 
 from gar_edge.models.nano.vocabulary import COLOURS
 from gar_edge.runtime import Answer, Frame, Gar, GarError, GarMaskError, LiveAnswers, Options
@@ -73,6 +73,44 @@ def test_only_the_newest_waiting_frame_is_answered(gar: Gar, monkeypatch: pytest
         outcomes.wait(2)
         assert live.dropped == 2
     assert [frame.tag for frame, _ in outcomes.all] == [0, 3]
+
+
+def test_answers_that_come_when_a_newer_frame_waits_are_counted(gar: Gar, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go, counts = threading.Semaphore(0), threading.Semaphore(0), []
+    opened = gar.open
+
+    def held(*arguments: object, **options: object) -> object:
+        begun.release()
+        assert go.acquire(timeout=30)
+        return opened(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(gar, "open", held)
+    with LiveAnswers(gar, lambda frame, outcome: counts.append((live.late, live.late_in_a_row))) as live:
+        live.offer(Frame(SCENE, {1: MASK}))
+        for newer in (True, True, False, False, True, False):
+            assert begun.acquire(timeout=30)
+            if newer:
+                live.offer(Frame(SCENE, {1: MASK}))
+            go.release()
+            if not newer:
+                live.finish()
+                live.offer(Frame(SCENE, {1: MASK}))
+        go.release()
+        live.finish()
+    assert counts == [(1, 1), (2, 2), (2, 0), (2, 0), (3, 1), (3, 0), (3, 0)]
+
+
+def test_a_frame_may_be_a_clip(gar: Gar) -> None:
+    outcomes = Outcomes()
+    question, masks = "What colour is <Prompt0>?", [square_mask(step) for step in range(3)]
+    clip = gar.open_clip([square_frame(step) for step in range(3)])
+    expected = clip.ask(question, {0: masks}, options=Options(max_new_tokens=4))
+    with LiveAnswers(gar, outcomes, options=Options(max_new_tokens=4)) as live:
+        live.offer(Frame(clip, {0: masks}, question))
+        outcomes.wait(1)
+    ((_, answer),) = outcomes.all
+    assert isinstance(answer, Answer)
+    assert answer.tokens == expected.tokens
 
 
 def test_a_bad_frame_is_an_outcome_and_the_next_one_is_answered(gar: Gar) -> None:

@@ -163,3 +163,27 @@ def test_messages_without_a_stamp_have_the_recorders(tmp_path: Path) -> None:
     recorded = [Recorded(CAMERA, IMAGE, START + index, messages.rgb(0, SCENE.view(0).image)) for index in range(3)]
     with Recording(bag(tmp_path / "drive", "mcap", messages, iter(recorded)), topic=None, detections=None) as frames:
         assert [frame.stamp for frame in frames] == [START, START + 1, START + 2]
+
+
+IDL = {
+    IMAGE: "sensor_msgs { module msg { struct Image { std_msgs::msg::Header header; uint32 height; uint32 width; "
+    "string encoding; uint8 is_bigendian; uint32 step; sequence<uint8> data; }; }; };",
+    "std_msgs/msg/Header": "std_msgs { module msg { struct Header { builtin_interfaces::msg::Time stamp; "
+    "string frame_id; }; }; };",
+    "builtin_interfaces/msg/Time": "builtin_interfaces { module msg { struct Time { int32 sec; "
+    "uint32 nanosec; }; }; };",
+}
+
+
+def test_definitions_in_idl(tmp_path: Path) -> None:
+    """As rosbag2 writes them for types that have no .msg file."""
+    source = bag(tmp_path / "drive", "sqlite3", boxes=False, count=4)
+    line = "=" * 80 + "\n"
+    text = "".join(f"{line}IDL: {name}\nmodule {body}\n" for name, body in IDL.items())
+    with sqlite3.connect(only_file(source, ".db3")) as storage:
+        storage.execute("UPDATE message_definitions SET encoding = 'ros2idl', encoded_message_definition = ?", (text,))
+    with Recording(source, topic=CAMERA, detections=None) as frames:
+        found = list(frames)
+    assert [frame.stamp for frame in found] == stamps(4)
+    for index, frame in enumerate(found):
+        assert np.array_equal(frame.image, SCENE.view(index).image)
