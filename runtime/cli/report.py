@@ -76,8 +76,8 @@ class Report:
             sink.close(whole=error is None)
 
     def answers(self, frame: TimedFrame, said: Sequence[Said]) -> None:
-        """What was said about a frame's regions, all of it."""
-        self.answered += 1
+        """What was said about a frame's regions, all of it: nothing, where it has none."""
+        self.answered += bool(said)
         moment = _moment(frame)
         for one in said:
             self._print(moment, one.fields, f"{one.name}: {one.text}" if one.name else one.text)

@@ -39,17 +39,27 @@ class Turn:
 
 
 class _Wording:
-    """The two formats of a user's turn."""
+    """The two formats of a user's turn; `GarPromptError` for formats that are none."""
 
     def __init__(self, environment: ImmutableSandboxedEnvironment, describe: str, ask: str) -> None:
-        self._describe = environment.from_string(describe)
-        self._ask = environment.from_string(ask)
+        try:
+            self._describe = environment.from_string(describe)
+            self._ask = environment.from_string(ask)
+        except jinja2.TemplateError as error:
+            raise _no_format(error) from None
 
     def render(self, regions: Sequence[NamedRegion], question: str | None) -> str:
         """The turn's text; without a question the only region is described."""
-        if question is None:
-            return self._describe.render(region=regions[0])
-        return self._ask.render(regions=regions, question=question)
+        try:
+            if question is None:
+                return self._describe.render(region=regions[0])
+            return self._ask.render(regions=regions, question=question)
+        except jinja2.TemplateError as error:
+            raise _no_format(error) from None
+
+
+def _no_format(error: jinja2.TemplateError) -> GarPromptError:
+    return GarPromptError(f"a format of the bundle's prompt cannot be used ({error}); correct it in gar.json")
 
 
 class PromptBuilder:

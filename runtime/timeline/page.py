@@ -94,7 +94,9 @@ class TimelinePage:
             raise GarImageError(f"{self.path}: its folder does not exist; make it first")
 
     def add(self, moment: Moment, entries: Sequence[Entry]) -> None:
-        """Draw the frame with all regions that were asked about."""
+        """Draw the frame with all regions that were asked about; one about which nothing was said is left out."""
+        if not entries:
+            return
         if self.frames % self._every == 0:
             self._figures.append(_figure(moment, entries))
         self.frames += 1

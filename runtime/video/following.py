@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from gar_edge.runtime.errors import GarMaskError
+from gar_edge.runtime.errors import GarImageError, GarMaskError
 from gar_edge.runtime.images.shape import Mask, match_mask
 from gar_edge.runtime.video.capture import TimedFrame
 from gar_edge.runtime.video.tracking import Tracker
@@ -27,11 +27,18 @@ class Follower:
         """`drawn`: masks [H,W] of the first frame, to be followed. `GarMaskError` where nothing can be followed."""
         self._trackers = {number: _tracker(number, first, mask) for number, mask in drawn.items()}
         self._last_seen = dict.fromkeys(drawn, first)
+        self._shape = first.image.shape if drawn else None
         self._marked = marked
         self.numbers = sorted([*drawn, *marked])
 
     def follow(self, frame: TimedFrame) -> None:
-        """To be called with every frame but the first; `GarMaskError` where a region is out of sight for long."""
+        """To be called with every frame but the first; `GarMaskError` where a region is out of sight for long.
+
+        `GarImageError` where a region is followed into a frame of another size.
+        """
+        if self._shape is not None and frame.image.shape != self._shape:
+            (height, width), (high, wide) = frame.image.shape[:2], self._shape[:2]
+            raise GarImageError(f"frame {frame.number} is {width}x{height}, the first {wide}x{high}")
         for number, tracker in self._trackers.items():
             seen = self._last_seen[number].seconds
             if tracker.follow(frame.image):

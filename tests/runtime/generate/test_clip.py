@@ -237,6 +237,12 @@ def test_the_wording_is_the_manifests(own_bundle: Path, tmp_path: Path) -> None:
     edit_json(other / "gar.json", lambda manifest: manifest["prompt"]["clip"].update(ask_format="{{ question }}"))
     with pytest.raises(GarPromptError, match=r"prompt\.clip"):
         Gar.load(other).open_clip(images).ask("Is <Prompt0>?", {0: masks})
+    edit_json(other / "gar.json", lambda manifest: manifest["prompt"]["clip"].update(ask_format="{% for %}"))
+    with pytest.raises(GarPromptError, match="a format of the bundle's prompt cannot be used"):
+        Gar.load(other)
+    edit_json(other / "gar.json", lambda manifest: manifest["prompt"]["clip"].update(ask_format="{{ a.b.c }}"))
+    with pytest.raises(GarPromptError, match="a format of the bundle's prompt cannot be used"):
+        Gar.load(other).open_clip(images).ask("Is <Prompt0>?", {0: masks})
 
 
 def test_frames_have_the_reserved_tokens_from_regions_0_on(own_bundle: Path) -> None:

@@ -177,3 +177,38 @@ def test_a_run_that_breaks_off_keeps_what_it_had(mcap: Path, tmp_path: Path) -> 
     assert len(outs["jsonl"].read_text().splitlines()) == 8
     assert "It broke off." in outs["html"].read_text()
     assert len(read_messages(outs["mcap"])["/gar_edge/answers"]) == 8
+
+
+def test_images_that_change_their_size(tmp_path: Path) -> None:
+    """Followed they end the run; with detections each is asked about as it is."""
+    messages = Messages()
+    pictures = [SCENE.view(0).image, SCENE.view(1).image[:100]]
+    recorded = [
+        Recorded(CAMERA, IMAGE, START + index * PERIOD, messages.rgb(START + index * PERIOD, picture))
+        for index, picture in enumerate(pictures)
+    ]
+    recorded += [
+        Recorded(BOXES, DETECTIONS, one.logged + 1, messages.detections(one.logged, [("t", (20, 20, 60, 60))]))
+        for one in recorded
+    ]
+    source = bag(tmp_path / "drive", "mcap", messages, iter(sorted(recorded, key=lambda one: one.logged)))
+    box = ",".join(map(str, SCENE.view(0).box))
+    with pytest.raises(GarImageError, match="frame 1 is 200x100, the first 200x150"):
+        ask(source, "--box", f"0={box}", "-q", QUESTION, "--every", "1")
+    lines, _ = ask(source, "--detections", BOXES, "-q", QUESTION, "--every", "1")
+    assert [line["frame"] for line in lines] == [0, 1]
+
+
+def test_an_image_in_which_nothing_was_detected(tmp_path: Path) -> None:
+    messages = Messages()
+    recorded = [
+        Recorded(CAMERA, IMAGE, START, messages.rgb(START, SCENE.view(0).image)),
+        Recorded(BOXES, DETECTIONS, START + 1, messages.detections(START, [])),
+    ]
+    out = tmp_path / "answers.mcap"
+    source = bag(tmp_path / "drive", "mcap", messages, iter(recorded))
+    lines, said = ask(source, "--detections", BOXES, "-q", QUESTION, "--out", str(out))
+    assert not lines
+    assert said.strip() == "0 frames answered"
+    ((_, drawn),) = read_messages(out)["/gar_edge/annotations"]  # which takes the last frame's away in a viewer
+    assert not drawn.texts
