@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -41,7 +43,8 @@ class LiveAnswers:
     with the frame and its answer, or the `GarError` that it met.
 
     dropped: frames that were replaced before anybody looked at them. late: answers that came when a newer frame was
-    waiting already; late_in_a_row: how many of the last ones, this one included.
+    waiting already, or more than `late_after` seconds after their frame was offered; late_in_a_row: how many of the
+    last ones, this one included.
     """
 
     def __init__(
@@ -51,13 +54,16 @@ class LiveAnswers:
         *,
         options: Options = DEFAULT,
         max_tiles: int | None = None,
+        late_after: float | None = None,
     ) -> None:
         self._gar = gar
         self._max_tiles = max_tiles
         self._answered = answered
         self._cancel = threading.Event()
         self._options = dataclasses.replace(options, cancel=self._cancel)
+        self._late_after = math.inf if late_after is None else late_after
         self._waiting: Frame | None = None
+        self._offered = 0.0  # when the frame that waits came
         self._busy = False
         self._changed = threading.Condition()
         self._failure: BaseException | None = None
@@ -79,7 +85,7 @@ class LiveAnswers:
             if self._cancel.is_set():
                 return  # closed: nobody will look at it
             self.dropped += self._waiting is not None
-            self._waiting = frame
+            self._waiting, self._offered = frame, time.monotonic()
             self._changed.notify_all()
 
     def finish(self) -> None:
@@ -102,10 +108,11 @@ class LiveAnswers:
 
     def _work(self) -> None:
         try:
-            while (frame := self._next()) is not None:
+            while (following := self._next()) is not None:
+                frame, offered = following
                 outcome = self._answer(frame)
                 with self._changed:
-                    behind = self._waiting is not None
+                    behind = self._waiting is not None or time.monotonic() - offered > self._late_after
                     self.late += behind
                     self.late_in_a_row = self.late_in_a_row + 1 if behind else 0
                 if not self._cancel.is_set():
@@ -115,15 +122,15 @@ class LiveAnswers:
                 self._failure = error
                 self._changed.notify_all()
 
-    def _next(self) -> Frame | None:
-        """The waiting frame, waited for; None at the end."""
+    def _next(self) -> tuple[Frame, float] | None:
+        """The waiting frame, waited for, and when it came; None at the end."""
         with self._changed:
             self._busy = False
             self._changed.notify_all()
             self._changed.wait_for(lambda: self._waiting is not None or self._cancel.is_set())
             frame, self._waiting = self._waiting, None
             self._busy = frame is not None
-            return None if self._cancel.is_set() else frame
+            return None if frame is None or self._cancel.is_set() else (frame, self._offered)
 
     def _answer(self, frame: Frame) -> Answer | GarError:
         try:

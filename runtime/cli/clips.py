@@ -54,7 +54,7 @@ def watch_clip(watching: Watching, asking: Asking, engine: EngineSettings, *, fr
         window: deque[Shown] = deque(maxlen=frames)
         clip: Clip | None = None
         asked = False
-        with _answering(begin, asking, live=live) as ask:
+        with _answering(begin, asking, late_after=begin.period(watching) if live else None) as ask:
             for frame in itertools.chain((first,), others):
                 if frame is not first:
                     follower.follow(frame)
@@ -106,8 +106,11 @@ def _ask(ask: _Ask, report: Report, clip: Clip, window: Sequence[Shown], numbers
 
 
 @contextmanager
-def _answering(begin: Begun, asking: Asking, *, live: bool) -> Iterator[_Ask]:
-    """A way to ask: at once, or in a thread that takes the newest clip when it is done with another."""
+def _answering(begin: Begun, asking: Asking, *, late_after: float | None) -> Iterator[_Ask]:
+    """A way to ask: at once, or in a thread that takes the newest clip when it is done with another.
+
+    late_after: for the thread, the seconds after which an answer is late.
+    """
 
     def said(shown: Sequence[Shown], answer: Answer | GarError, beside: Mapping[str, Any]) -> None:
         newest = shown[-1]
@@ -135,9 +138,9 @@ def _answering(begin: Begun, asking: Asking, *, live: bool) -> Iterator[_Ask]:
     def offer(clip: Clip, shown: Sequence[Shown], numbers: Sequence[int]) -> None:
         answers.offer(Frame(clip, masks(shown, numbers), asking.question, tag=shown))
 
-    if not live:
+    if late_after is None:
         yield at_once
         return
-    with LiveAnswers(begin.gar, answered, options=asking.options) as answers:
+    with LiveAnswers(begin.gar, answered, options=asking.options, late_after=late_after) as answers:
         yield offer
         answers.finish()

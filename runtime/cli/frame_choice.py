@@ -33,6 +33,10 @@ class FrameChoice:
         """Whether the caller said which."""
         return self.every is not None or self.fps is not None
 
+    def period(self, pace: float) -> float:
+        """Seconds between frames that are asked about, of a live video with so many a second."""
+        return 1 / self.fps if self.fps is not None else (self.every or 1) / pace
+
     def takes(self, frame: TimedFrame, dropping: bool) -> bool:
         """To be called with each frame in turn. dropping: whether frames are left out where answers take longer."""
         if self.every is not None:

@@ -73,6 +73,11 @@ class Begun:
     regions: Regions
     report: Report
 
+    def period(self, watching: Watching) -> float:
+        """Seconds between the frames that are asked about, where they come at their own pace."""
+        assert isinstance(self.frames, Video)  # a recording waits for its reader
+        return watching.choice.period(self.frames.pace)
+
 
 @contextmanager
 def begun(watching: Watching, asking: Asking, engine: EngineSettings) -> Iterator[Begun]:
@@ -105,7 +110,7 @@ def watch_video(watching: Watching, asking: Asking, engine: EngineSettings) -> N
     with begun(watching, asking, engine) as begin:
         dropping = begin.frames.live or watching.choice.realtime
         follower, first, others = followed(begin.frames, begin.regions, asking, begin.gar)
-        with _answering(begin.gar, asking, begin.report, dropping=dropping) as ask:
+        with _answering(begin, asking, late_after=begin.period(watching) if dropping else None) as ask:
             _watch(first, others, follower, lambda frame: watching.choice.takes(frame, dropping), ask, begin.report)
 
 
@@ -153,8 +158,12 @@ def _watch(
 
 
 @contextmanager
-def _answering(gar: Gar, asking: Asking, report: Report, *, dropping: bool) -> Iterator[Ask]:
-    """A way to ask: at once, or in a thread that takes the newest frame when it is done with another."""
+def _answering(begin: Begun, asking: Asking, *, late_after: float | None) -> Iterator[Ask]:
+    """A way to ask: at once, or in a thread that takes the newest frame when it is done with another.
+
+    late_after: for the thread, the seconds after which an answer is late.
+    """
+    gar, report = begin.gar, begin.report
 
     def at_once(frame: TimedFrame, masks: Mapping[int, Mask]) -> None:
         scene = gar.open(frame.image, max_tiles=asking.max_tiles)
@@ -167,10 +176,10 @@ def _answering(gar: Gar, asking: Asking, report: Report, *, dropping: bool) -> I
         frame, masks = asked.tag
         report.answers(frame, [Said(asking.question, masks, outcome, beside=delays(live))])
 
-    if not dropping:
+    if late_after is None:
         yield at_once
         return
-    with LiveAnswers(gar, answered, options=asking.options, max_tiles=asking.max_tiles) as live:
+    with LiveAnswers(gar, answered, options=asking.options, max_tiles=asking.max_tiles, late_after=late_after) as live:
         yield lambda frame, masks: live.offer(Frame(frame.image, masks, asking.question, tag=(frame, masks)))
         live.finish()
 

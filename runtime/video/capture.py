@@ -90,7 +90,7 @@ class Video:
                 else f"{self.source}: not a video that can be decoded"
             )
         self._announced = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
-        self._pace = self._capture.get(cv2.CAP_PROP_FPS) or 30.0
+        self.pace = self._capture.get(cv2.CAP_PROP_FPS) or 30.0  # frames a second, as it says or as cameras have it
 
     def __enter__(self) -> Video:
         return self
@@ -126,7 +126,7 @@ class Video:
         if self.live:
             return time.monotonic()
         stamp = float(self._capture.get(cv2.CAP_PROP_POS_MSEC)) / 1e3
-        return stamp if stamp > 0 and math.isfinite(stamp) else number / self._pace
+        return stamp if stamp > 0 and math.isfinite(stamp) else number / self.pace
 
     @staticmethod
     def _in_time(number: int, due: float) -> bool:
@@ -143,7 +143,7 @@ class Video:
             raise GarImageError(f"{self.source}: gives no frame that can be decoded")
         if self.live:
             raise GarImageError(f"{self.source}: no frame came any more after {frames}; is it still connected?")
-        if frames < PROMISED * self._announced and seconds < PROMISED * self._announced / self._pace:
+        if frames < PROMISED * self._announced and seconds < PROMISED * self._announced / self.pace:
             raise GarImageError(
                 f"{self.source}: ends after {frames} of {self._announced:.0f} frames: damaged, or cut short"
             )

@@ -214,3 +214,14 @@ def test_pick_by_description(half_nano: Path) -> None:
     sure = {mask for probability, mask in found if probability > 0.9}
     assert sure == {mask for mask, colour in zip(masks, colours, strict=True) if colour == wanted}
     assert found == sorted(found, reverse=True)
+
+
+def test_answers_that_take_longer_than_frames_lie_apart_are_late(gar: Gar) -> None:
+    counts: list[tuple[int, int]] = []
+    for after in (0.0, 600.0):
+        note = lambda frame, outcome: counts.append((live.late, live.late_in_a_row))  # noqa: E731
+        with LiveAnswers(gar, note, late_after=after) as live:
+            for _ in range(2):
+                live.offer(Frame(SCENE, {1: MASK}))
+                live.finish()
+    assert counts == [(1, 1), (2, 2), (0, 0), (0, 0)]
