@@ -28,8 +28,8 @@ INTRODUCTION = """\
 # Commands
 
 Written by `make docs` from the commands' own help, which `--help` prints; a test compares. The exit code is 0, or 1
-where something failed, or 2 for wrong arguments; then one line on stderr says what is wrong. How regions, jobs and
-videos are given: [regions.md](regions.md).
+where something failed, or 2 for wrong arguments; then one line on stderr says what is wrong. How regions and jobs
+are given: [regions.md](regions.md); videos and recordings: [video.md](video.md).
 """
 WORDS = {int: "whole number", float: "number", str: "text", Path: "path"}
 
