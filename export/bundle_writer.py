@@ -33,6 +33,8 @@ from gar_edge.models.checkpoint import Checkpoint
 from gar_edge.models.weights import TOKEN_TABLE, Recipe
 from gar_edge.runtime.bundle.bundle import remember_digests
 from gar_edge.runtime.bundle.manifest import FILE, FileEntry, Graph, Manifest
+from gar_edge.runtime.engines.onnxruntime.newest_operators import NEEDED, knows_newest_operators
+from gar_edge.runtime.engines.telemetry import import_onnxruntime
 from gar_edge.runtime.errors import GarExportError, GarOptionError, GarValidationError
 from gar_edge.runtime.files.digests import sha256
 from gar_edge.runtime.files.paths import remember_bundle
@@ -73,6 +75,8 @@ def export_bundle(checkpoint: Checkpoint, destination: Path, options: ExportOpti
     check_destination(destination, options.force)
     _check_tiles(checkpoint, options.max_tiles)
     describe.describe_prompt(checkpoint)  # a wrong tokenizer should fail before the long work
+    if options.validate and not knows_newest_operators(ort := import_onnxruntime()):
+        raise GarExportError(f"ONNX Runtime {ort.__version__} is too old to validate: {NEEDED}; or --no-validate")
     precision = options.precision
     if options.compat and precision is Precision.INT4:
         raise GarExportError("int4 weights in blocks need opset 21, so they have no compat decoder; take int8")

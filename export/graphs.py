@@ -21,14 +21,13 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from gar_edge.export.replay_graph import replay_model
+from gar_edge.export.replay_graph import ir_version, replay_model
 from gar_edge.models.config import GarConfig, Preprocessing, TextConfig
 from gar_edge.models.llama import AppendingDecoder, Decoder
 from gar_edge.models.ops import COMPAT_OPSET, OPSET
 from gar_edge.models.vision import ByteEncoder
 from gar_edge.models.weights import Maker, build_module, decoder_recipes, encoder_recipes
 
-COMPAT_IR = 9  # the file format's version when `COMPAT_OPSET` was the newest
 TOTAL = "past + length"  # the compat decoder's dimension of all positions
 ROWS = "batch*selected"  # a decoder's dimension of all predictions
 
@@ -83,6 +82,7 @@ def trace_encoder(config: GarConfig, preprocessing: Preprocessing, precision: Pr
         ["pixels", "mask"],
         ["features"],
         ({0: tiles}, {0: tiles}),
+        COMPAT_OPSET,
     )
     return TracedGraph(model, encoder_recipes(config))
 
@@ -149,7 +149,6 @@ def trace_compat_decoder(config: GarConfig, precision: Precision, tied: bool) ->
         ),
         COMPAT_OPSET,
     )
-    model.ir_version = COMPAT_IR
     _name_total(model.graph)
     return TracedGraph(model, decoder_recipes(config, tied), appends=dict(zip(outs, ins, strict=True)))
 
@@ -204,6 +203,7 @@ def _trace(
     _optimise(model, dict(module.named_parameters()))
     _name_inputs(model.graph)
     model.graph.name = type(module).__name__.lower()
+    model.ir_version = min(model.ir_version, ir_version(opset))
     model.metadata_props.clear()
     for node in model.graph:
         node.metadata_props.clear()  # stack traces of this machine: useless elsewhere, and most of the file

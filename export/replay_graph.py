@@ -10,7 +10,7 @@ import onnx
 import onnx_ir as ir
 
 from gar_edge.models.config import GarConfig
-from gar_edge.models.ops import OPSET
+from gar_edge.models.ops import COMPAT_OPSET
 from gar_edge.models.replay import SAMPLES
 
 DOMAIN = "gar"
@@ -131,18 +131,18 @@ def replay_model(config: GarConfig, dtype: ir.DataType) -> ir.Model:
         [features, grid, boxes],
         node.outputs,
         nodes=[node],
-        opset_imports={"": OPSET, DOMAIN: 1},
+        opset_imports={"": COMPAT_OPSET, DOMAIN: 1},
         name="roi_replay",
     )
-    return ir.Model(graph, ir_version=ir_version(), functions=[replay_function()])
+    return ir.Model(graph, ir_version=ir_version(COMPAT_OPSET), functions=[replay_function()])
 
 
 def replay_function() -> ir.Function:
     """The local function behind the node."""
     axes = "".join(_AXIS.format(a=axis) for axis in "yx")
-    return ir.serde.deserialize_function(onnx.parser.parse_function(_BODY.format(opset=OPSET, axes=axes)))
+    return ir.serde.deserialize_function(onnx.parser.parse_function(_BODY.format(opset=COMPAT_OPSET, axes=axes)))
 
 
-def ir_version() -> int:
+def ir_version(opset: int) -> int:
     """The oldest file format that can hold the opset, for the oldest reader."""
-    return onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", OPSET)])
+    return int(onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", opset)]))

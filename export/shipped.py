@@ -11,7 +11,7 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,7 +38,7 @@ def write_shipped(folder: Path) -> Manifest:
     checkpoint = open_checkpoint(shipped_checkpoint(Size.NANO), name=NANO)
     with tempfile.TemporaryDirectory() as scratch:
         plain = Path(scratch) / NANO
-        export_bundle(checkpoint, plain, ExportOptions(remembered=False), Silent())
+        export_bundle(checkpoint, plain, ExportOptions(compat=True, remembered=False), Silent())
         shutil.rmtree(folder, ignore_errors=True)
         return store_compactly(plain, folder)
 
@@ -54,40 +54,50 @@ def store_compactly(plain: Path, folder: Path) -> Manifest:
     if _fits(table):
         table.astype(np.float16).tofile(folder / manifest.token_table.file)
         manifest = replace(manifest, token_table=replace(manifest.token_table, dtype="<f2"))
-    for graph in manifest.graphs.values():
-        _store_graph(plain / graph.files[0], folder)
+    for name, graph in manifest.graphs.items():
+        forms = [graph, *(form[name] for form in manifest.engine_graphs.values() if name in form)]
+        _store_graphs([plain / form.files[0] for form in forms], folder)
     files = {name: _entry(folder / name) for name in sorted(manifest.files)}
     manifest = replace(manifest, files=files)
     (folder / FILE).write_text(json.dumps(manifest.to_json(), indent=1) + "\n", encoding="utf-8")
     return manifest
 
 
-def _store_graph(file: Path, folder: Path) -> None:
-    model = ir.load(file)
-    outside = [v for v in model.graph.initializers.values() if isinstance(v.const_value, ir.ExternalTensor)]
-    values = {value: value.const_value.numpy() for value in outside if value.const_value is not None}
-    halved = [value for value, array in values.items() if array.size > SHORT and _fits(array)]
-    store_as_half(model, [str(value.name) for value in halved])
-    data = f"{file.name}.data"
+def _store_graphs(files: Sequence[Path], folder: Path) -> None:
+    """Write a graph and its other forms, which read the same parameters."""
+    models = [ir.load(file) for file in files]
+    values = {
+        name: value.const_value.numpy()
+        for name, value in models[0].graph.initializers.items()
+        if isinstance(value.const_value, ir.ExternalTensor)
+    }
+    halved = [name for name, array in values.items() if array.size > SHORT and _fits(array)]
+    data = f"{files[0].name}.data"
     stored = bytearray()
-    for value, array in values.items():
-        assert value.dtype is not None
-        assert isinstance(value.const_value, ir.ExternalTensor)
-        location, offset = str(value.const_value.location), 0
-        content = array.astype(np.float16 if value in halved else np.float32).tobytes()
+    places: dict[str, tuple[str, int, int]] = {}
+    for name, array in values.items():
+        const = models[0].graph.initializers[name].const_value
+        assert isinstance(const, ir.ExternalTensor)
+        location, offset = str(const.location), 0
+        content = array.astype(np.float16 if name in halved else np.float32).tobytes()
         if location == data:
             stored += bytes(-len(stored) % ALIGNMENT)
             offset = len(stored)
             stored += content
-        value.const_value = ir.ExternalTensor(
-            location, offset, len(content), value.dtype, shape=ir.Shape(array.shape), name=str(value.name),
-            base_dir=folder,
-        )  # fmt: skip
+        places[name] = location, offset, len(content)
     if stored:
         (folder / data).write_bytes(stored)
-    proto = ir.to_proto(model)
-    proto.graph.ClearField("value_info")  # shapes within the graph, which every engine infers: 40 KB
-    onnx.save(proto, str(folder / file.name))
+    for file, model in zip(files, models, strict=True):
+        store_as_half(model, halved)
+        for name, place in places.items():
+            value = model.graph.initializers[name]
+            assert value.dtype is not None
+            value.const_value = ir.ExternalTensor(
+                *place, value.dtype, shape=ir.Shape(values[name].shape), name=name, base_dir=folder
+            )
+        proto = ir.to_proto(model)
+        proto.graph.ClearField("value_info")  # shapes within the graph, which every engine infers: 40 KB
+        onnx.save(proto, str(folder / file.name))
 
 
 def _fits(array: np.ndarray) -> bool:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 OPSET = 24
-COMPAT_OPSET = 20  # the newest that TensorRT 10.3 knows
+COMPAT_OPSET = 20  # the newest that TensorRT 10.1's parser names; encoder and replay need no newer one either
 
 
 def _node(

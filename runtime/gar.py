@@ -67,7 +67,8 @@ class Gar:
         scenes and dialogues; the least recently used leave first, and answers in the making come before them.
         batch: most answers side by side; each needs a KV cache. queue: most requests that wait, beyond which asking
         raises `GarBusyError`.
-        decoder: "standard", or "compat" for the graph that engines of opset 20 take (`gar-export --compat`).
+        decoder: "standard", or "compat" for the graph that engines of opset 20 take (`gar-export --compat`). An
+        engine that is too old for the standard one takes compat by itself, ONNX Runtime with a warning.
         watch: called with each step where engines must be built first, which can take minutes; it stops the build by
         raising.
         Raises `GarBundleError` for a damaged or missing bundle, `GarBackendError` for an engine that is not there.

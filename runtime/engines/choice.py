@@ -10,8 +10,10 @@ from gar_edge.runtime.engines.build_progress import Watch
 from gar_edge.runtime.engines.gpu import nvidia_gpu_is_visible
 from gar_edge.runtime.engines.names import BackendName, DecoderName
 from gar_edge.runtime.engines.onnxruntime.cuda_provider import CudaProviderBackend
+from gar_edge.runtime.engines.onnxruntime.newest_operators import NEEDED, knows_newest_operators
 from gar_edge.runtime.engines.onnxruntime.processor import OnnxRuntimeBackend
 from gar_edge.runtime.engines.protocol import Backend
+from gar_edge.runtime.engines.telemetry import import_onnxruntime
 from gar_edge.runtime.engines.tensorrt.opening import open_tensorrt
 from gar_edge.runtime.errors import GarBackendError, GarBundleError
 
@@ -30,6 +32,7 @@ def open_backend(
 
     `watch` hears of engines being built, where that is needed. "auto" takes the first that can be had of TensorRT,
     TensorRT-RTX and ONNX Runtime on the GPU, else ONNX Runtime on the processor, with a warning where there is a GPU.
+    An ONNX Runtime that is too old for the standard decoder takes the compat one, with a warning.
     `GarBackendError` where the one that was asked for by name cannot be had, `GarBundleError` where the bundle lacks
     the decoder that was.
     """
@@ -54,7 +57,20 @@ def _open(bundle: Bundle, chosen: BackendName, build_anew: bool, threads: int, w
         return open_tensorrt(bundle, chosen.value, build_anew, watch)
     if chosen is BackendName.CUDA:  # a quantised bundle's main form: float16, as a GPU takes it
         return bundle, CudaProviderBackend(bundle.folder, bundle.manifest)
-    return _on_processor(bundle.for_engine(GraphForm.CPU), threads)
+    ort = import_onnxruntime()
+    if knows_newest_operators(ort):
+        return _on_processor(bundle.for_engine(GraphForm.CPU), threads)
+    if GraphForm.COMPAT not in bundle.manifest.engine_graphs:
+        raise GarBackendError(
+            f"ONNX Runtime {ort.__version__} is too old for {bundle.folder}: {NEEDED}; "
+            "or export the bundle again with --compat (not --int4)"
+        )
+    warnings.warn(
+        f"ONNX Runtime {ort.__version__} is too old for the standard decoder, so the compat one answers, "
+        f"one question at a time; {NEEDED}",
+        stacklevel=4,
+    )
+    return _on_processor(bundle.for_engine(GraphForm.COMPAT), threads)
 
 
 def _open_compat(bundle: Bundle, chosen: BackendName, threads: int) -> tuple[Bundle, Backend]:

@@ -1,6 +1,7 @@
 """The C++ plugin where there is no TensorRT: its compilation and its interfaces. Its kernel has tests of its own."""
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -17,6 +18,20 @@ HERE = Path(__file__).parent / "plugin"
 ARCHITECTURES = (75, 80, 86, 87, 89, 90, 100, 110, 120)
 TENSORRT = os.environ.get("TENSORRT_INCLUDE", "")
 
+# Of nvinfer1 and of its plugins' interfaces, what is in `include/` of github.com/NVIDIA/TensorRT at the tags v10.0.0,
+# v10.3.0, v10.13.0, v10.15 and v11.1 alike; plugin.cpp compiles against each of them (GCC 12.2, 2026-11-28).
+TYPES = """
+    AsciiChar DataType DimsExprs DynamicPluginTensorDesc IExprBuilder ILogger ILoggerFinder IPluginCapability
+    IPluginCreatorInterface IPluginCreatorV3One IPluginResourceContext IPluginV3 IPluginV3OneBuild IPluginV3OneCore
+    IPluginV3OneRuntime PluginCapabilityType PluginField PluginFieldCollection PluginFieldType PluginTensorDesc
+    TensorFormat TensorRTPhase
+"""
+OVERRIDES = """
+    attachToContext clone configurePlugin createPlugin enqueue getCapabilityInterface getFieldNames getFieldsToSerialize
+    getNbOutputs getOutputDataTypes getOutputShapes getPluginName getPluginNamespace getPluginVersion onShapeChange
+    supportsFormatCombination
+"""
+
 compiler = shutil.which("g++")
 nvcc = find_nvcc()
 needs_nvcc = pytest.mark.skipif(nvcc is None, reason=NVCC)
@@ -24,6 +39,19 @@ needs_tensorrt = pytest.mark.skipif(
     nvcc is None or compiler is None or not (Path(TENSORRT) / "NvInferRuntime.h").is_file(),
     reason="TENSORRT_INCLUDE names no folder with TensorRT's headers (a device has them), or nvcc or g++ is missing",
 )
+
+
+def test_it_uses_what_every_tensorrt_from_10_0_to_11_has() -> None:
+    """One more name must be looked up in the headers of JetPack 6's TensorRT before it is put into the tables."""
+    source = re.sub(r"//.*", "", (PLUGIN / "plugin.cpp").read_text(encoding="utf-8"))
+    assert set(re.findall(r"nvinfer1::(\w+)", source)) == set(TYPES.split())
+    assert set(re.findall(r"(\w+)\([^()]*\)\s*(?:const\s*)?noexcept override", source)) == set(OVERRIDES.split())
+
+
+@pytest.mark.skipif(not (Path(TENSORRT) / "NvInferRuntime.h").is_file(), reason="TENSORRT_INCLUDE names no headers")
+def test_these_headers_have_all_of_it() -> None:
+    headers = " ".join(file.read_text(encoding="utf-8") for file in Path(TENSORRT).glob("NvInfer*.h"))
+    assert set(TYPES.split()) | set(OVERRIDES.split()) <= set(re.findall(r"\w+", headers))
 
 
 @needs_nvcc

@@ -84,7 +84,9 @@ def load_graph(ort: Any, path: Path, options: Any, providers: Sequence[str | Pro
             return ort.InferenceSession(named, options, providers=list(providers), enable_fallback=0)
     except Exception as error:  # as above
         raise failure(
-            f"{path}: ONNX Runtime {ort.__version__} refuses the graph", error, "opset 24 needs 1.24 or newer"
+            f"{path}: ONNX Runtime {ort.__version__} refuses the graph",
+            error,
+            "opset 24 needs 1.24 or newer, and that Python 3.11",
         ) from None
 
 
