@@ -113,7 +113,8 @@ def _encoder(
     spoken = encode(checkpoint, samples, observer, watched, done)
     recipes = encoder_recipes(checkpoint.config)
     done = begin("Planning the encoder", len(sites))
-    return _plan(checkpoint, options, recipes, dict.fromkeys(sites, Scheme.INT8), observer, done), spoken
+    schemes = dict.fromkeys(sites, _scheme_of_8_bits(options.scheme))
+    return _plan(checkpoint, options, recipes, schemes, observer, done), spoken
 
 
 def _decoder(
@@ -129,10 +130,16 @@ def _decoder(
     steps = len(spoken) if resident else checkpoint.config.text.layers
     done = begin(f"Calibrating the decoder on {watched} samples", steps)
     DecoderWalk(checkpoint, observer, resident, options.answer_tokens).run(spoken, watched, done)
-    schemes = {site: Scheme.INT8 if site.name == HEAD else options.scheme for site in sites}
+    head = _scheme_of_8_bits(options.scheme)
+    schemes = {site: head if site.name == HEAD else options.scheme for site in sites}
     recipes = decoder_recipes(checkpoint.config, checkpoint.tied)
     done = begin("Planning the decoder", len(sites))
     return _plan(checkpoint, options, recipes, schemes, observer, done)
+
+
+def _scheme_of_8_bits(scheme: Scheme) -> Scheme:
+    """The scheme of encoder and head, which 4 bits would cost too much."""
+    return Scheme.INT8 if scheme is Scheme.INT4 else scheme
 
 
 def _plan(

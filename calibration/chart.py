@@ -1,4 +1,4 @@
-"""SVG charts of a graph's sites over its layers: signal-to-noise ratio, and int8 range."""
+"""SVG charts of a graph's sites over its layers: signal-to-noise ratio, and range."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Site:
 
     @property
     def kept(self) -> float | None:
-        """The int8 range as a share of the largest magnitude seen: beyond, values are clipped."""
+        """The range as a share of the largest magnitude seen: beyond, values are clipped."""
         if not self.top or not self.threshold or not math.isfinite(self.top):
             return None
         return min(self.threshold / self.top, 1.0)
@@ -105,11 +105,11 @@ class _Layers:
 
 
 def figure(name: str, sites: Sequence[Site]) -> Markup:
-    """A graph's charts over its layers, with one legend: signal-to-noise ratio and, where known, int8 range."""
+    """A graph's charts over its layers, with one legend: signal-to-noise ratio and, where known, range."""
     layers = _Layers.of(sites)
     charts = [_chart(f"{name}: signal to noise by layer", sites, layers, _decibels(sites))]
     if sum(one.kept is not None for one in sites) > 1:
-        label = "int8 range, % of the largest activation seen; the rest is clipped"
+        label = "range, % of the largest activation seen; the rest is clipped"
         percent = _Axis(label, 0, 100, 25, 110, lambda one: None if one.kept is None else 100 * one.kept)
         charts.append(_chart(f"{name}: activation range by layer", sites, layers, percent))
     return node("figure", {}, _legend(sites), node("div", {"class": "wide"}, *charts))

@@ -102,7 +102,7 @@ def _cards(report: Mapping[str, Any]) -> Markup:
     least, most = _shown(budget.get("encoder_cosine"), "g"), _shown(budget.get("kl"), "g")
     positions = _shown(decoder.get("positions"), ",.0f")
     cards = (
-        ("Precision", str(report.get("precision") or NONE), f"int8 ranges: {report.get('calibrator') or NONE}"),
+        ("Precision", str(report.get("precision") or NONE), f"ranges: {report.get('calibrator') or NONE}"),
         ("Size", *_before_after(size.get("float16_bytes"), size.get("bytes"))),
         ("Read per token", *_before_after(token.get("float16"), token.get("now"))),
         ("Encoder cosine", _shown(encoder.get("cosine"), ".5f"), f"at least {least} wanted"),
@@ -168,7 +168,7 @@ def _data(report: Mapping[str, Any]) -> Markup:
 
 
 def _all_sites(sites: Sequence[Site]) -> Markup:
-    names = ("graph", "site", "group", "scheme", "smoothing", "SNR, dB", "largest", "int8 range", "share")
+    names = ("graph", "site", "group", "scheme", "smoothing", "SNR, dB", "largest", "range", "share")
     rows = [
         (
             one.graph, one.name, one.group, one.scheme, _shown(one.alpha, "g"), _shown(one.snr_db, ".1f"),

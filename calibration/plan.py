@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
 import torch
 from torch import Tensor
 
-from gar_edge.calibration.rounding import Rounded, block_of, int4_blocks, int8_per_channel
+from gar_edge.calibration.float8 import FP8_MAX, fp8_per_channel
+from gar_edge.calibration.rounding import INT8_MAX, Rounded, block_of, int4_blocks, int8_per_channel
 from gar_edge.calibration.sites import HEAD, Fold, Site
 from gar_edge.models.weights import Maker, Recipe, WeightSource
 
@@ -17,20 +18,26 @@ ROUNDED, SCALE, ZERO_POINT = "_q", "_scale", "_zero_point"
 
 
 class Scheme(str, Enum):
-    """How a site's products are computed: W8A8, W4 with float activations, or as before."""
+    """How a site's products are computed: W8A8 of integers or of E4M3, W4 with float activations, or as before."""
 
     INT8 = "int8"
     INT4 = "int4"
+    FP8 = "fp8"
     FLOAT = "float"
+
+    @property
+    def largest(self) -> float:
+        """What an activation's threshold becomes; 0 where activations stay float."""
+        return {Scheme.INT8: float(INT8_MAX), Scheme.FP8: FP8_MAX}.get(self, 0.0)
 
 
 @dataclass(frozen=True)
 class SitePlan:
     """One site's decisions.
 
-    step: the activation's int8 scale, what one of its 255 steps stands for (scheme int8). smooth: [C] what the input
-    is divided by upstream, and the weights' rows multiplied by. importance: [C] mean squares of the smoothed input,
-    the weights of int4's rounding errors. alpha: how much of the range moved from activations into weights.
+    step: the activation's scale, what its integer or E4M3 number 1 stands for (schemes int8, fp8). smooth: [C] what
+    the input is divided by upstream, and the weights' rows multiplied by. importance: [C] mean squares of the smoothed
+    input, the weights of int4's rounding errors. alpha: how much of the range moved from activations into weights.
     snr_db: signal over quantisation noise of the outputs (of a wide layer: of some) on calibration rows. top: largest
     |x| seen, after smoothing.
     """
@@ -63,7 +70,7 @@ class Plan:
                 rounding = Rounding(smoothed[name], plan.scheme, plan.importance, 0 if name == HEAD else 1)
                 makers[name + ROUNDED] = RoundedPart(rounding, scale=False)
                 makers[name + SCALE] = RoundedPart(rounding, scale=True)
-                if name == HEAD:
+                if name == HEAD and plan.scheme is Scheme.INT8:
                     makers[name + ZERO_POINT] = RowZeros(smoothed[name])
         return makers
 
@@ -102,7 +109,7 @@ class Rounding:
         self._scale: Tensor | None = None
 
     def integers(self, source: WeightSource) -> Tensor:
-        """The integers, int8 or packed int4."""
+        """The rounded numbers: int8, packed int4 or E4M3."""
         rounded = self._round(source)
         self._scale = rounded.scale
         return rounded.q
@@ -120,12 +127,17 @@ class Rounding:
             if block is None:
                 raise ValueError(f"no int4 block divides {weight.shape[0]} rows")
             return int4_blocks(weight, block, self._importance)
-        return int8_per_channel(weight, self._axis)
+        return weight_rounder(self._scheme)(weight, self._axis)
+
+
+def weight_rounder(scheme: Scheme) -> Callable[[Tensor, int], Rounded]:
+    """How a scheme rounds a weight by output channel, given the axis of these."""
+    return fp8_per_channel if scheme is Scheme.FP8 else int8_per_channel
 
 
 @dataclass(frozen=True)
 class RoundedPart:
-    """A `Maker` of a rounded weight's integers or scales."""
+    """A `Maker` of a rounded weight's numbers or scales."""
 
     rounding: Rounding
     scale: bool

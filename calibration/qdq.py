@@ -1,6 +1,6 @@
 """Quantise and dequantise nodes into a traced graph, on the inputs of its matrix products and nowhere else.
 
-Two forms of one quantisation share their weights:
+E4M3 has one form. Integers have two, which share their weights:
 - *signed*: int8 activations with zero point 0, the only kind that TensorRT takes.
 - *unsigned*: the same steps shifted by 128 into uint8. No value changes, and ONNX Runtime on x86 then makes every
   product an integer kernel; with int8 it leaves those in float whose input feeds several of them.
@@ -18,6 +18,11 @@ from gar_edge.calibration.rounding import block_of
 from gar_edge.calibration.sites import HEAD
 
 SHIFT = 128
+_KINDS = {
+    Scheme.INT8: ir.DataType.INT8,
+    Scheme.INT4: ir.DataType.INT4,
+    Scheme.FP8: ir.DataType.FLOAT8E4M3FN,
+}
 
 
 def insert_qdq(model: ir.Model, plan: Plan, unsigned: bool) -> None:
@@ -25,7 +30,7 @@ def insert_qdq(model: ir.Model, plan: Plan, unsigned: bool) -> None:
     for site in plan.sites.values():
         if site.scheme is Scheme.FLOAT:
             continue
-        if site.scheme is Scheme.INT8:
+        if site.scheme.largest:
             _quantise_input(model.graph, site, unsigned)
         for name in site.site.weights:
             _quantise_weight(model.graph, name, site.scheme)
@@ -39,9 +44,10 @@ def _quantise_input(graph: ir.Graph, plan: SitePlan, unsigned: bool) -> None:
     assert source.dtype is not None
     producer = source.producer()
     assert producer is not None
-    kind = ir.DataType.UINT8 if unsigned else ir.DataType.INT8
+    shifted = unsigned and plan.scheme is Scheme.INT8
+    kind = ir.DataType.UINT8 if shifted else _KINDS[plan.scheme]
     scale = _constant(graph, f"{name}_input_scale", np.array(plan.step, source.dtype.numpy()))
-    zero = _constant(graph, f"{name}_input_zero_point", np.array(SHIFT if unsigned else 0, kind.numpy()))
+    zero = _constant(graph, f"{name}_input_zero_point", np.array(SHIFT if shifted else 0, kind.numpy()))
     readers = [_reader(graph, weight) for weight in plan.site.weights]
     quantised = _node("QuantizeLinear", [source, scale, zero], f"{name}_input_q", kind, source.shape)
     restored = _node(
@@ -67,12 +73,12 @@ def _quantise_weight(graph: ir.Graph, name: str, scheme: Scheme) -> None:
         assert block is not None
         scales = (rows // block, columns)
         attributes = [ir.AttrInt64("axis", 0), ir.AttrInt64("block_size", block)]
-    kind = ir.DataType.INT4 if scheme is Scheme.INT4 else ir.DataType.INT8
+    kind = _KINDS[scheme]
     inputs = [
         _parameter(graph, name + ROUNDED, kind, (rows, columns)),
         _parameter(graph, name + SCALE, weight.dtype, scales),
     ]
-    if name == HEAD:
+    if name == HEAD and scheme is Scheme.INT8:
         inputs.append(_parameter(graph, name + ZERO_POINT, kind, scales))
     restored = _node("DequantizeLinear", inputs, f"{name}_dq", weight.dtype, shape, attributes)
     graph.insert_before(reader, restored)

@@ -70,7 +70,7 @@ def _site(graph: str, plan: SitePlan) -> dict[str, Any]:
         "alpha": plan.alpha if plan.smooth is not None else None,
         "snr_db": _number(plan.snr_db),
         "top": plan.top or None,
-        "threshold": plan.step * INT8_MAX or None,
+        "threshold": plan.step * plan.scheme.largest or None,
     }
 
 
@@ -87,7 +87,7 @@ def decode_bytes(plan: Plan, decoder: ir.Model) -> dict[str, int]:
             assert shape is not None
             count = math.prod(shape.numpy())
             float16 += 2 * count
-            now += {Scheme.FLOAT: 2 * count, Scheme.INT8: count, Scheme.INT4: count // 2}[site.scheme]
+            now += count // 2 if site.scheme is Scheme.INT4 else 2 * count if site.scheme is Scheme.FLOAT else count
     return {"float16": float16, "now": now}
 
 

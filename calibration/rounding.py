@@ -18,9 +18,9 @@ COLUMNS = 256  # worked on at once: a candidate stays in the cache, which is 2.4
 
 @dataclass(frozen=True)
 class Rounded:
-    """An integer matrix and its scales: value = q * scale.
+    """A matrix of 8 or 4 bits and its scales: value = q * scale.
 
-    q [in, out] int8 (for int4: two of a row in a byte, [in, out / 2] uint8, the even column in the low half).
+    q [in, out] int8 or E4M3 (for int4: two of a row in a byte, [in, out / 2] uint8, the even column in the low half).
     scale: float16: one per index of `axis`, or [in / block, out] for blocks of `block` rows.
 
     `GarCalibrationError` where q holds -128: ARM processors without dot products add pairs of products in 16 bits, and

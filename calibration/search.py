@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from gar_edge.calibration.choices import Calibrator
+from gar_edge.calibration.float8 import float8_threshold, on_float8_grid
 from gar_edge.calibration.histogram import ChannelHistogram, LinearHistogram
-from gar_edge.calibration.plan import Scheme, SitePlan
-from gar_edge.calibration.rounding import INT8_MAX, block_of, int4_blocks, int8_per_channel, on_grid
+from gar_edge.calibration.plan import Scheme, SitePlan, weight_rounder
+from gar_edge.calibration.rounding import block_of, int4_blocks, on_grid
 from gar_edge.calibration.sites import HEAD, Site
 from gar_edge.calibration.thresholds import threshold
 
@@ -35,7 +36,7 @@ class Search:
         """The best of the candidates for one site; weights float32 by parameter name, [in, out] (the head [out, in]).
 
         Candidates are judged by the outputs' error on calibration rows, of wide weights by some outputs': SmoothQuant's
-        s = amax(x)^a / amax(w)^(1-a) for int8 (Xiao et al. 2023), AWQ's s = mean|x|^a for int4 (Lin et al. 2024).
+        s = amax(x)^a / amax(w)^(1-a) for int8, fp8 (Xiao et al. 2023), AWQ's s = mean|x|^a for int4 (Lin et al. 2024).
         """
         if not statistics.seen:
             return SitePlan(site, Scheme.FLOAT)
@@ -44,12 +45,12 @@ class Search:
             scheme = Scheme.INT8
         rows = statistics.rows
         rows = rows[:: max(1, len(rows) // ROWS)]
-        widest = _widest(matrices) if self.smooth and site.fold is not None and scheme is Scheme.INT8 else None
+        widest = _widest(matrices) if self.smooth and site.fold is not None and scheme.largest else None
         matrices = _some_columns(matrices)
         expected = [rows @ weight for weight in matrices]
         best = _judged(SitePlan(site, scheme), rows, matrices, expected)
         if self.smooth and site.fold is not None:
-            alphas = SMOOTH_ALPHAS if scheme is Scheme.INT8 else AWQ_ALPHAS
+            alphas = SMOOTH_ALPHAS if scheme.largest else AWQ_ALPHAS
             for alpha in alphas:
                 scale = site.fold.shared(_scale(statistics, widest, alpha))
                 candidate = SitePlan(site, scheme, smooth=scale, alpha=alpha)
@@ -65,8 +66,13 @@ class Search:
         plan = replace(plan, top=histogram.top)
         if plan.scheme is Scheme.INT4:
             return replace(plan, importance=_importance(statistics.rows, plan.smooth))
-        step = as_half(threshold(histogram, self.calibrator) / INT8_MAX)
-        return _judged(replace(plan, step=step), rows, matrices, expected)
+        return _judged(replace(plan, step=_step(histogram, self.calibrator, plan.scheme)), rows, matrices, expected)
+
+
+def _step(histogram: LinearHistogram, calibrator: Calibrator, scheme: Scheme) -> float:
+    """The scale of an activation, by the scheme's own way to choose its range."""
+    choose = float8_threshold if scheme is Scheme.FP8 else threshold
+    return as_half(choose(histogram, calibrator) / scheme.largest)
 
 
 def as_half(step: float) -> float:
@@ -112,17 +118,18 @@ def _importance(rows: Tensor, smooth: Tensor | None) -> Tensor:
 
 
 def _judged(plan: SitePlan, rows: Tensor, matrices: list[Tensor], expected: list[Tensor]) -> SitePlan:
-    """The plan with its outputs' signal-to-noise ratio on some rows; int8 without a step gets the rows' own best."""
+    """The plan with its outputs' signal-to-noise ratio on some rows; one without a step gets the rows' own best."""
     inputs = rows if plan.smooth is None else rows / plan.smooth
     importance = _importance(rows, plan.smooth)
-    if plan.scheme is Scheme.INT8:
-        step = plan.step or threshold(_histogram(inputs), Calibrator.MSE) / INT8_MAX
-        inputs = on_grid(inputs, step)
+    if plan.scheme.largest:
+        step = plan.step or _step(_histogram(inputs), Calibrator.MSE, plan.scheme)
+        inputs = (on_float8_grid if plan.scheme is Scheme.FP8 else on_grid)(inputs, step)
+    rounder = weight_rounder(plan.scheme)
     signal = noise = 0.0
     for weight, wanted in zip(matrices, expected, strict=True):
         scaled = weight if plan.smooth is None else weight * plan.smooth[:, None]
         block = block_of(len(scaled)) if plan.scheme is Scheme.INT4 else None
-        rounded = int8_per_channel(scaled) if block is None else int4_blocks(scaled, block, importance)
+        rounded = rounder(scaled, 1) if block is None else int4_blocks(scaled, block, importance)
         signal += float((wanted**2).sum())
         noise += float(((inputs @ rounded.dequantised() - wanted) ** 2).sum())
     return replace(plan, snr_db=10 * float(np.log10(max(signal, 1e-30) / max(noise, 1e-30))))

@@ -161,7 +161,7 @@ def _write_table(
         with DataFile(part, progress.advance) as data:
             stored.append(Stored(part, *data.append(tensor)))
             files[part.name] = data.entry()
-    if not checkpoint.tied:
+    if not checkpoint.tied or precision is Precision.FP8:  # whose head is rounded otherwise than the table
         return {}
     names = [HEAD + ROUNDED, HEAD + SCALE] if precision.quantised else [HEAD]
     return dict(zip(names, stored, strict=True))
@@ -205,7 +205,8 @@ def _check_tiles(checkpoint: Checkpoint, max_tiles: int | None) -> None:
 def _check_space(folder: Path, traced: Mapping[str, Forms], checkpoint: Checkpoint, precision: Precision) -> None:
     text = checkpoint.config.text
     weights = sum(parameter_bytes(forms.main) for forms in traced.values())
-    table = 0 if checkpoint.tied else text.vocab * text.hidden * np.dtype(precision.table).itemsize
+    shared = checkpoint.tied and precision is not Precision.FP8
+    table = 0 if shared else text.vocab * text.hidden * np.dtype(precision.table).itemsize
     needed, free = weights + table + _MARGIN, shutil.disk_usage(folder).free
     if free < needed:
         raise GarExportError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import sys
@@ -12,12 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gar_edge.calibration.choices import AUTO, NONE, Calibrator
+from gar_edge.export.devices import Choice, DeviceName, choose
 from gar_edge.models.sizes import Size
 from gar_edge.runtime.cli.terminal import run_app
 from gar_edge.runtime.errors import GarExportError, GarOptionError, GarValidationError
 
 if TYPE_CHECKING:
-    from gar_edge.export.bundle_writer import Exported
+    from gar_edge.export.bundle_writer import Exported, ExportOptions
     from gar_edge.models.checkpoint import Checkpoint
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
@@ -39,6 +41,20 @@ def export(
     int4: Annotated[
         bool, typer.Option("--int4", help="4-bit weights in the decoder's layers; encoder and head as with --int8.")
     ] = False,
+    fp8: Annotated[
+        bool,
+        typer.Option(
+            "--fp8",
+            help="8-bit floats (E4M3) for weights and activations, calibrated: for GPUs of compute capability 8.9 and "
+            "newer.",
+        ),
+    ] = False,
+    device: Annotated[
+        DeviceName | None,
+        typer.Option(
+            "--for", help="Choose precision, decoder and tiles for a device, and say why.", show_default=False
+        ),
+    ] = None,
     compat: Annotated[
         bool,
         typer.Option(
@@ -99,12 +115,14 @@ def export(
     `gar-export --checkpoint ./GAR-1B --fp16 -o gar-1b-fp16`
 
     `gar-export --size 1b --int8 --calib-data ./pictures --report loss.html`
+
+    `gar-export --size 1b --for orin`
     """  # fmt: skip
-    chosen = [name for name, wanted in (("fp32", fp32), ("fp16", fp16), ("int8", int8), ("int4", int4)) if wanted]
-    _check_usage(size, checkpoint, revision, chosen, random_weights)
-    if compat and int4:
-        raise typer.BadParameter("--compat goes with --fp32, --fp16 and --int8: blocks of int4 need a newer opset")
-    _check_calibration(chosen, calib_data, calib_samples, keep_float, report)
+    flags = {"fp32": fp32, "fp16": fp16, "int8": int8, "int4": int4, "fp8": fp8}
+    chosen = [name for name, wanted in flags.items() if wanted]
+    _check_usage(size, checkpoint, revision, chosen, random_weights, compat, device)
+    if device is None:
+        _check_calibration(chosen, calib_data, calib_samples, keep_float, report)
     # Read when OpenMP is loaded. Otherwise its threads spin on every core while they wait for each other, and
     # calibration takes eight times as long beside other work.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -113,16 +131,19 @@ def export(
     except ImportError:
         raise GarExportError("exporting needs torch and onnx; pip install 'gar-edge[export]'") from None
     from gar_edge.calibration.picture import html_report
-    from gar_edge.export.bundle_writer import ExportOptions, check_destination, export_bundle
+    from gar_edge.export.bundle_writer import ExportOptions, check_destination
     from gar_edge.export.graphs import Precision
     from gar_edge.export.quantise import Quantising
-    from gar_edge.export.terminal import TerminalProgress, print_account, print_report
-    from gar_edge.export.validate import Report
     from gar_edge.runtime.files.paths import default_bundle
 
     if output is not None:
         check_destination(output, force)  # before a download
     source = _open(size, checkpoint, revision, random_weights)
+    fitted = None
+    if device is not None:
+        fitted = _fitted(source, device, max_tiles)
+        chosen, compat, max_tiles = [fitted.precision], fitted.compat, fitted.tiles
+        print("\n".join(fitted.sentences()), file=sys.stderr)
     precision = Precision(chosen[0] if chosen else "fp32")
     folder = output or default_bundle(f"{source.name.replace('/', '--')}-{precision.value}")
     kept = keep_float if keep_float in (AUTO, NONE) else tuple(keep_float.split(","))
@@ -131,36 +152,63 @@ def export(
     quantising = Quantising(_is_nano(size, checkpoint, random_weights), calib_data, calib_samples, calibrator, kept)
     options = ExportOptions(precision, max_tiles, force, not no_validate, quantising, compat, judged=not random_weights)
     begin = time.perf_counter()
-    try:
-        with TerminalProgress(sys.stderr) as progress:
-            exported = export_bundle(source, folder, options, progress)
-    except GarOptionError as error:
-        raise typer.BadParameter(str(error)) from None
-    except GarValidationError as error:
-        if isinstance(error.report, Report) and not as_json:
-            print_report(error.report)
-        raise
+    exported = _export(source, folder, options, quiet=as_json)
     if report is not None and exported.account is not None:
         report.write_text(html_report(exported.account), encoding="utf-8")
     if as_json:
-        print(json.dumps(_summary(exported)))
-        return
+        print(json.dumps(_summary(exported, fitted)))
+    else:
+        _tell(exported, time.perf_counter() - begin)
+
+
+def _export(source: Checkpoint, folder: Path, options: ExportOptions, quiet: bool) -> Exported:
+    """Write the bundle; quiet: without the table of what a validation found that fails."""
+    from gar_edge.export.bundle_writer import export_bundle
+    from gar_edge.export.terminal import TerminalProgress, print_report
+    from gar_edge.export.validate import Report
+
+    try:
+        with TerminalProgress(sys.stderr) as progress:
+            return export_bundle(source, folder, options, progress)
+    except GarOptionError as error:
+        raise typer.BadParameter(str(error)) from None
+    except GarValidationError as error:
+        if isinstance(error.report, Report) and not quiet:
+            print_report(error.report)
+        raise
+
+
+def _tell(exported: Exported, seconds: float) -> None:
+    from gar_edge.export.terminal import print_account, print_report
+
     if exported.report is not None:
         print_report(exported.report)
     if exported.account is not None:
         print_account(exported.account)
-    seconds = time.perf_counter() - begin
     print(f"{exported.folder}: {exported.manifest.name}, {exported.bytes / 1e6:.0f} MB in {seconds:.0f} s")
     print("Try it: gar-run IMAGE --mask MASK.png")
 
 
 def _check_usage(
-    size: Size | None, checkpoint: Path | None, revision: str | None, precisions: list[str], random_weights: bool
+    size: Size | None,
+    checkpoint: Path | None,
+    revision: str | None,
+    precisions: list[str],
+    random_weights: bool,
+    compat: bool,
+    device: DeviceName | None,
 ) -> None:
     if (size is None) == (checkpoint is None):
         raise typer.BadParameter("give either --size or --checkpoint")
     if len(precisions) > 1:
         raise typer.BadParameter(f"{' and '.join('--' + name for name in precisions)} exclude each other")
+    if device is not None and (precisions or compat):
+        options = [f"--{name}" for name in precisions] + ["--compat"] * compat
+        raise typer.BadParameter(f"--for chooses {' and '.join(options)} by itself; leave one of the two out")
+    if compat and precisions == ["int4"]:
+        raise typer.BadParameter(
+            "--compat goes with --fp32, --fp16, --int8 and --fp8: blocks of int4 need a newer opset"
+        )
     if random_weights and size is None:
         raise typer.BadParameter("--random-weights takes its dimensions from --size")
     if revision is not None and (size is None or random_weights):
@@ -170,14 +218,14 @@ def _check_usage(
 def _check_calibration(
     precisions: list[str], data: Path | None, samples: int | None, keep_float: str, report: Path | None
 ) -> None:
-    if precisions and precisions[0] in ("int8", "int4"):
+    if precisions and precisions[0] in ("int8", "int4", "fp8"):
         if report is not None and report.suffix != ".html":
             raise typer.BadParameter(f"--report writes .html, not {report.suffix or report.name!r}")
         return
     given = {"--calib-data": data, "--calib-samples": samples, "--report": report}
     extra = [name for name, value in given.items() if value is not None] + ["--keep-float"] * (keep_float != AUTO)
     if extra:
-        raise typer.BadParameter(f"{', '.join(extra)}: only with --int8 or --int4")
+        raise typer.BadParameter(f"{', '.join(extra)}: only with --int8, --int4 or --fp8")
 
 
 def _is_nano(size: Size | None, checkpoint: Path | None, random_weights: bool) -> bool:
@@ -204,8 +252,22 @@ def _open(size: Size | None, checkpoint: Path | None, revision: str | None, rand
     return hub_checkpoint(size.preset.hub, revision)
 
 
-def _summary(exported: Exported) -> dict[str, Any]:
+def _fitted(source: Checkpoint, device: DeviceName, max_tiles: int | None) -> Choice:
+    """What suits the device; the user's own number of tiles goes before its."""
+    from gar_edge.export.graphs import Precision
+    from gar_edge.export.needed_memory import needed_gb
+
+    limit = source.preprocessing.max_tiles if max_tiles is None else max_tiles
+
+    def needed(precision: str, tiles: int | None, compat: bool) -> float:
+        return needed_gb(source, Precision(precision), limit if tiles is None else tiles, compat)
+
+    return choose(device, needed, limit, max_tiles)
+
+
+def _summary(exported: Exported, fitted: Choice | None) -> dict[str, Any]:
     return {
+        "for": None if fitted is None else dataclasses.asdict(fitted),
         "bundle": str(exported.folder),
         "model": exported.manifest.name,
         "bytes": exported.bytes,

@@ -39,10 +39,11 @@ class Precision(str, Enum):
     FP16 = "fp16"
     INT8 = "int8"
     INT4 = "int4"
+    FP8 = "fp8"
 
     @property
     def quantised(self) -> bool:
-        return self in (Precision.INT8, Precision.INT4)
+        return self in (Precision.INT8, Precision.INT4, Precision.FP8)
 
     @property
     def torch(self) -> torch.dtype:

@@ -32,7 +32,11 @@ from gar_edge.runtime.files.digests import sha256
 from gar_edge.runtime.generate.pipeline import Pipeline
 from gar_edge.runtime.generate.prompt import PromptBuilder
 
-BUDGETS = {Precision.INT8: Budget(encoder_cosine=0.998, kl=0.02), Precision.INT4: Budget(encoder_cosine=0.998, kl=0.1)}
+BUDGETS = {
+    Precision.INT8: Budget(encoder_cosine=0.998, kl=0.02),
+    Precision.INT4: Budget(encoder_cosine=0.998, kl=0.1),
+    Precision.FP8: Budget(encoder_cosine=0.998, kl=0.02),
+}
 CALIBRATION_TILES = 4  # beside the thumbnail: more tiles of one picture tell little more, and cost minutes
 PHOTOGRAPHS, SCENES, FROM_FOLDER = 8, 384, 16  # default numbers of samples
 SCENE_SEED = 20_000  # far from the seeds that evaluations start from
@@ -122,7 +126,8 @@ def write_quantised(
         plans[graph] = kept_float(plans[graph], worst)
 
     models = {name: forms.main.model for name, forms in traced.items()}
-    caches = report.write_caches(folder, models, calibrated, options)
+    # E4M3 has no such cache: its ranges are in the graphs alone.
+    caches = [] if precision is Precision.FP8 else report.write_caches(folder, models, calibrated, options)
     size = _size(checkpoint, traced, manifest, plans["decoder"])
     account = report.to_json(manifest.name, calibrated, options, plans, reasons, loss, budget, size)
     path = folder / report.FILE

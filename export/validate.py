@@ -37,8 +37,13 @@ from gar_edge.runtime.model.decoder import DecoderGraph
 from gar_edge.runtime.model.start import start_sequence
 
 # Smallest cosine and largest relative L2 distance between graph and torch (torch always in float32).
-# int8: of two forms of one quantisation, where float16 moves a value over a step of its rounding here and there.
-LIMITS = {Precision.FP32: (0.999999, 1e-3), Precision.FP16: (0.999, 5e-2), Precision.INT8: (0.99, 0.15)}
+# int8, fp8: of two forms of one quantisation, where float16 moves a value over a step of its rounding here and there.
+LIMITS = {
+    Precision.FP32: (0.999999, 1e-3),
+    Precision.FP16: (0.999, 5e-2),
+    Precision.INT8: (0.99, 0.15),
+    Precision.FP8: (0.99, 0.15),
+}
 LEAST_QUANTISED = 0.9  # cosine under which a quantised graph is broken rather than coarse
 # Where torch prefers its own token to the graph's by less than this share of the logits' spread, the two are a tie.
 TIE = {Precision.FP32: 1e-3, Precision.FP16: 5e-2}

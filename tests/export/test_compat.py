@@ -248,7 +248,7 @@ def test_int4_has_none(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "gar_edge.export.cli", "--size", "nano", "--int4", "--compat"]
     done = subprocess.run([*command, "-o", str(tmp_path / "b")], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "--compat goes with --fp32, --fp16 and --int8" in " ".join(done.stderr.replace("│", "").split())
+    assert "--compat goes with --fp32, --fp16, --int8 and --fp8" in " ".join(done.stderr.replace("│", "").split())
     assert not list(tmp_path.iterdir())
 
 

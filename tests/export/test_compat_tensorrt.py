@@ -20,9 +20,9 @@ PREFILL = {"batch": (1, 1, 1), "length": (1, 64, 128), "past": (0, 0, 128), TOTA
 DECODE = {"batch": (1, 1, 1), "length": (1, 1, 1), "past": (1, 200, 255), TOTAL: (2, 201, 256), "selected": (1, 1, 1)}
 
 
-@pytest.mark.parametrize("precision", [Precision.FP32, Precision.FP16, Precision.INT8])
+@pytest.mark.parametrize("precision", [Precision.FP32, Precision.FP16, Precision.INT8, Precision.FP8])
 def test_builds(precision: Precision, tmp_path: Path) -> None:
-    """For sm_86, with a profile for prefill and one for decode steps."""
+    """For sm_86 (8-bit floats: sm_89), with a profile for prefill and one for decode steps."""
     options = ExportOptions(precision, validate=False, quantising=Quantising(samples=2), compat=True)
     folder = export_bundle(random_checkpoint_of(SHAPES["tied"], "tiny"), tmp_path / "b", options, Silent()).folder
     path = folder / "decoder_compat.onnx"
@@ -33,7 +33,8 @@ def test_builds(precision: Precision, tmp_path: Path) -> None:
     assert parser.parse_from_file(str(path)), [str(parser.get_error(i)) for i in range(parser.num_errors)]
     config = builder.create_builder_config()
     config.num_compute_capabilities = 1
-    config.set_compute_capability(trt.ComputeCapability.SM86, 0)
+    capability = trt.ComputeCapability.SM89 if precision is Precision.FP8 else trt.ComputeCapability.SM86
+    config.set_compute_capability(capability, 0)
     inputs = onnx.load(str(path), load_external_data=False).graph.input
     for ranges in (PREFILL, DECODE):
         profile = builder.create_optimization_profile()

@@ -22,7 +22,7 @@ FOR_ALL = ("encoder.onnx", "roi_replay.onnx", "decoder_compat.onnx")
 OLD = ("10.1", "10.3", "10.13")  # JetPack 6.1 and 6.2, 7.0 and 7.1, and the oldest that the plugin is written for
 
 
-@pytest.fixture(scope="module", params=[Precision.FP16, Precision.INT8])
+@pytest.fixture(scope="module", params=[Precision.FP16, Precision.INT8, Precision.FP8])
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = ExportOptions(request.param, validate=False, quantising=Quantising(samples=2), compat=True)
     checkpoint = random_checkpoint_of(SHAPES["tied"], "tiny")

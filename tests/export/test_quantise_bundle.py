@@ -282,7 +282,7 @@ def test_calibration_options_need_a_quantised_precision(tmp_path: Path, option: 
     arguments = [word for word in command(tmp_path / "b", *option) if word != "--int8"]
     done = subprocess.run(arguments, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "only with --int8 or --int4" in " ".join(done.stderr.split())
+    assert "only with --int8, --int4 or --fp8" in " ".join(done.stderr.split())
 
 
 def test_an_interrupt_leaves_nothing(tmp_path: Path) -> None:

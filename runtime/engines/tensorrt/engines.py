@@ -21,7 +21,8 @@ from gar_edge.runtime.errors import GarBackendError
 
 REPLAY = "roi_replay"
 GRAPHS = ("encoder", REPLAY, "decoder")
-PRECISIONS = ("fp16", "int8", "int4")  # that TensorRT can build
+PRECISIONS = ("fp16", "int8", "int4", "fp8")  # that TensorRT can build
+_FLOAT8 = (8, 9)  # the oldest compute capability with products of E4M3
 _WORKSPACE_SHARE = 0.5  # of the free memory: weights and activations need the rest
 
 
@@ -52,7 +53,7 @@ def suited(bundle: Bundle, library: Library) -> Manifest:
     if manifest.precision not in PRECISIONS:
         raise GarBackendError(
             f"{bundle.folder}: the bundle is {manifest.precision} and TensorRT has no such kernel for the decoder's "
-            "Attention; export with gar-export --fp16 (or --int8, --int4)"
+            "Attention; export with gar-export --fp16 (or --int8, --int4, --fp8)"
         )
     form = library.graph_form
     if form is None:
@@ -81,6 +82,7 @@ def build_engines(
     form of the replay.
     """
     manifest, store = suited(bundle, library), Store(bundle.folder)
+    _check_float8(bundle, machine.device)
     replay.prepare(library)
     target = Target(
         compute_capability=machine.device.compute_capability if cuda is None else None,
@@ -120,6 +122,16 @@ def find_engines(bundle: Bundle, library: Library, machine: Machine) -> dict[str
                 f"gar-engine build {bundle.folder} --backend {library.name} makes one"
             )
     return found
+
+
+def _check_float8(bundle: Bundle, device: Device) -> None:
+    """`GarBackendError` for a bundle of 8-bit floats and a GPU without them."""
+    numbers = tuple(int(number) for number in device.compute_capability.split("."))
+    if bundle.manifest.precision == "fp8" and numbers < _FLOAT8:
+        raise GarBackendError(
+            f"{bundle.folder}: fp8 needs a GPU of compute capability 8.9 or newer (Ada, Hopper, Blackwell, Thor), here "
+            f"is {device}; export with gar-export --int8"
+        )
 
 
 def _recipe(name: str, manifest: Manifest, machine: Machine, limits: Limits, replay: Replay) -> EngineRecipe:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -32,6 +33,7 @@ from gar_edge.runtime.errors import GarBackendError
 pytest.importorskip("tensorrt_rtx", reason=from_dev("tensorrt-rtx"))
 
 CAPABILITY = "8.6"
+FLOAT8 = ("8.9", "12.0")  # Ada and Blackwell, which have 8-bit floats
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +48,10 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return Bundle.open(export_bundle(random_checkpoint_of(SHAPES["tied"], "tiny"), folder, options, Silent()).folder)
 
 
-def build(bundle: Bundle, library: Library, watch: Callable[[BuildStep], None] = lambda _: None) -> list[Any]:
-    machine, limits = elsewhere(library, CAPABILITY), Limits.of(bundle.manifest)
+def build(
+    bundle: Bundle, library: Library, watch: Callable[[BuildStep], None] = lambda _: None, capability: str = CAPABILITY
+) -> list[Any]:
+    machine, limits = elsewhere(library, capability), Limits.of(bundle.manifest)
     return build_engines(bundle, library, machine, limits, Replay(), False, None, watch)
 
 
@@ -57,14 +61,26 @@ def gar_engine(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_every_graph_of_every_precision_builds(exported: Bundle, rtx: Library) -> None:
-    steps: list[BuildStep] = []
-    engines = build(exported, rtx, steps.append)
-    assert [engine.record.recipe.graph for engine in engines] == list(GRAPHS)
-    for engine in engines:
-        assert engine.built
-        assert engine.file.stat().st_size == engine.record.bytes > 0
-    assert {step.graph for step in steps} == set(GRAPHS)
-    assert all(0 <= step.done <= step.total and step.phase and step.seconds >= 0 for step in steps)
+    for capability in FLOAT8 if exported.manifest.precision == "fp8" else (CAPABILITY,):
+        steps: list[BuildStep] = []
+        engines = build(exported, rtx, steps.append, capability)
+        assert [engine.record.recipe.graph for engine in engines] == list(GRAPHS)
+        for engine in engines:
+            assert engine.built
+            assert engine.file.stat().st_size == engine.record.bytes > 0
+        assert {step.graph for step in steps} == set(GRAPHS)
+        assert all(0 <= step.done <= step.total and step.phase and step.seconds >= 0 for step in steps)
+
+
+@pytest.mark.parametrize("capability", ["7.5", "8.6"])
+def test_float8_is_refused_where_the_gpu_has_none(half_nano: Path, rtx: Library, capability: str) -> None:
+    """By the bundle's precision alone, in our words, before a graph is read."""
+    bundle = Bundle.open(half_nano)
+    bundle = Bundle(half_nano, dataclasses.replace(bundle.manifest, precision="fp8"))
+    with pytest.raises(
+        GarBackendError, match=rf"fp8 needs .* 8\.9 or newer.* here is any GPU .* {capability}; .*--int8"
+    ):
+        build(bundle, rtx, capability=capability)
 
 
 def test_the_largest_grids_hold_every_other(rtx: Library, half_nano: Path) -> None:
