@@ -13,7 +13,7 @@ ARM := cortex-a57 cortex-a72 cortex-a76
 X86 := Haswell Nehalem
 CAMPAIGN := --questions 100 -m runtime/nano_bundle -m build/nano-int8 -m build/nano-int4
 
-.PHONY: demo test schedules schemas test-arm test-x86 lint docs nano-bundle clean
+.PHONY: demo test schedules schemas test-arm test-x86 gpu-check gpu-pieces lint docs nano-bundle clean
 
 demo: $(STAMP)
 	$(BIN)/gar-export --size nano --force -o build/demo
@@ -43,6 +43,12 @@ test-x86: $(STAMP) build/nano-int4/gar.json  # the same on processors without VN
 build/nano-int4/gar.json: $(STAMP)
 	$(BIN)/gar-export --size nano --int8 --force -o build/nano-int8
 	$(BIN)/gar-export --size nano --int4 --force -o build/nano-int4
+
+gpu-check: $(STAMP)  # evidence from a GPU in 8 minutes; DRY=--dry tries the script on the processor
+	$(BIN)/python tests/gpu/check.py $(DRY)
+
+gpu-pieces: $(STAMP)  # what a GPU machine without a network lacks, in pieces of 60 MiB at most
+	$(BIN)/python tests/gpu/pieces.py pack build/gpu-pieces
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

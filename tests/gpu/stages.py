@@ -1,0 +1,169 @@
+"""What is checked on a GPU, each in a process of its own: `python tests/gpu/stages.py NAME FOLDER [--dry]`.
+
+FOLDER holds the bundles; the result is written to NAME.json there. dry: the same on the processor with gar-nano, so
+that the first minute on a GPU is not spent on slips of the pen.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+TILES, NEW_TOKENS, ROUNDS = 14, 128, 3  # beside the thumbnail; of an answer; after one to warm up
+DRY_TILES, DRY_TOKENS = 4, 16
+ANSWERS, DRY_ANSWERS = 200, 12
+SEED = 9300
+
+Result = dict[str, Any]
+
+
+def machine(folder: Path, dry: bool) -> Result:
+    """What it is and what is installed."""
+    import torch
+
+    from gar_edge.runtime.bench.report import machine as described
+
+    found: Result = described() | {"torch": torch.__version__, "cuda_of_torch": torch.version.cuda}
+    if not dry:
+        import onnxruntime
+
+        major, minor = torch.cuda.get_device_capability()
+        found["gpu"] = torch.cuda.get_device_name()
+        found["compute_capability"] = f"{major}.{minor}"
+        found["gpu_memory_gb"] = round(torch.cuda.get_device_properties(0).total_memory / 1e9, 1)
+        found["providers"] = onnxruntime.get_available_providers()
+    return found
+
+
+def replay(folder: Path, dry: bool) -> Result:
+    """The kernel against torch, and its time against a copy of as many bytes; dry: the portable body against torch."""
+    if dry:
+        return {"distance": _portable_replay()}
+    from dataclasses import asdict
+
+    from gar_edge.export.replay_benchmark import FloatType, measure
+    from gar_edge.models.sizes import Size
+
+    found: Result = {}
+    for precision in (FloatType.FP16, FloatType.FP32):
+        for regions in (1, 5):
+            figures = asdict(measure(Size.B1, (5, 3), regions, precision, 20, 50))
+            figures["times_the_copy"] = figures["kernel"] / figures["copy"]
+            found[f"{precision.value}, {regions} regions"] = figures
+    return found
+
+
+def _portable_replay() -> float:
+    """Relative distance of the graph's body in ONNX Runtime from torch, on random features."""
+    import torch
+
+    from gar_edge.models.checkpoint import open_checkpoint, shipped_checkpoint
+    from gar_edge.models.replay import replay as in_torch
+    from gar_edge.models.sizes import Size
+    from gar_edge.runtime.bundle.shipped import SHIPPED
+    from gar_edge.runtime.engines.telemetry import import_onnxruntime
+
+    config = open_checkpoint(shipped_checkpoint(Size.NANO)).config
+    random = np.random.default_rng(1)
+    features = random.standard_normal((5, config.tile_tokens, config.text.hidden)).astype(np.float32)
+    boxes = np.array([[0.1, 0.2, 0.6, 0.9]], np.float32)
+    session = import_onnxruntime().InferenceSession(SHIPPED / "roi_replay.onnx", providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"features": features, "grid": np.array([2, 2]), "boxes": boxes})
+    wanted = in_torch(torch.from_numpy(features), (2, 2), torch.from_numpy(boxes), config.replay_spatial_scale).numpy()
+    return float(np.linalg.norm(found - wanted) / np.linalg.norm(wanted))
+
+
+def nano(folder: Path, dry: bool) -> Result:
+    """Answers of gar-nano in fp16 on the GPU against those of fp32 on the processor, token for token."""
+    from gar_edge.models.nano import exam
+    from gar_edge.runtime import Gar
+    from gar_edge.runtime.bundle.shipped import SHIPPED
+
+    same = asked = 0
+    begin = time.perf_counter()
+    with (
+        Gar.load(folder / "nano-fp16", backend="onnxruntime" if dry else "cuda") as there,
+        Gar.load(SHIPPED, backend="onnxruntime") as here,
+    ):
+        for index in range(1000):
+            questions = exam.scene(SEED, index)
+            scenes = [gar.open(questions[0].scene.image) for gar in (there, here)]
+            for question in questions[: (DRY_ANSWERS if dry else ANSWERS) - asked]:
+                found, wanted = (scene.ask(question.turn.question, question.masks).tokens for scene in scenes)
+                same, asked = same + (found == wanted), asked + 1
+            if asked == (DRY_ANSWERS if dry else ANSWERS):
+                break
+    return {"answers": asked, "same": same, "seconds": round(time.perf_counter() - begin, 1)}
+
+
+def fp16(folder: Path, dry: bool) -> Result:
+    """The random 1B in fp16 through the runtime."""
+    return _answers(folder / ("nano-fp16" if dry else "1b-fp16"), dry)
+
+
+def int4(folder: Path, dry: bool) -> Result:
+    """The random 1B in int4 through the runtime."""
+    return _answers(folder / ("nano-int4" if dry else "1b-int4"), dry)
+
+
+def _answers(bundle: Path, dry: bool) -> Result:
+    """First token, decode and what of the first token was the host's own, medians of some rounds."""
+    from gar_edge.runtime.bench.stages import Contestant, Setting
+
+    tiles, tokens = (DRY_TILES, DRY_TOKENS) if dry else (TILES, NEW_TOKENS)
+    setting = Setting(tiles, (1,), tokens, "onnxruntime" if dry else "cuda", "standard", 0)
+    contestant = Contestant(bundle, setting, lambda step: None)
+    contestant.round()
+    contestant.samples.values.clear()
+    for _ in range(ROUNDS):
+        contestant.round()
+    medians = {name: statistics.median(values) for name, values in contestant.samples.values.items()}
+    engine = sum(medians[f"{stage}.ms"] for stage in ("encode", "replay", "prefill"))
+    return {
+        "first_token_ms": medians["first_token_ms"],
+        "decode_tokens_per_s": medians["decode.tokens_per_s"],
+        "encode_ms": medians["encode.ms"],
+        "prefill_ms": medians["prefill.ms"],
+        "host_share": 1 - engine / medians["first_token_ms"],
+        "prompt_tokens": contestant.prompt_tokens,
+        "tiles": tiles + 1,
+        "new_tokens": tokens,
+        "load_ms": contestant.load_ms,
+    }
+
+
+def pytorch(folder: Path, dry: bool) -> Result:
+    """The same work in PyTorch: fp16 with scaled dot product attention; dry: float32 on the processor."""
+    import torch
+    from peer import Peer
+
+    measured = json.loads((folder / "fp16.json").read_text(encoding="utf-8"))
+    device, dtype = ("cpu", torch.float32) if dry else ("cuda", torch.float16)
+    peer = Peer("nano" if dry else "1b", device, dtype)
+    rounds = [
+        peer.round(measured["tiles"], measured["prompt_tokens"], measured["new_tokens"]) for _ in range(ROUNDS + 1)
+    ]
+    first, rate = (statistics.median(values) for values in zip(*rounds[1:], strict=True))
+    return {"first_token_ms": first, "decode_tokens_per_s": rate, "version": torch.__version__}
+
+
+STAGES: dict[str, Callable[[Path, bool], Result]] = {
+    "machine": machine, "replay": replay, "nano": nano, "fp16": fp16, "pytorch": pytorch, "int4": int4,
+}  # fmt: skip
+
+
+def main(name: str, folder: Path, dry: bool) -> None:
+    """Run one and write its result."""
+    found = STAGES[name](folder, dry)
+    (folder / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), "--dry" in sys.argv[3:])
