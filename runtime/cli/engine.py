@@ -56,6 +56,12 @@ def build_command(
         int | None,
         typer.Option(min=1, help="Most tiles beside the thumbnail. Default: the bundle's.", show_default=False),
     ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Most answers side by side, each with a cache of its own. Default: 4.", show_default=False
+        ),
+    ] = None,
     replay: Annotated[
         ReplayForm | None,
         typer.Option(
@@ -109,7 +115,7 @@ def build_command(
     opened = Bundle.open(bundle)
     engines.suited(opened, library)
     try:
-        limits = Limits.of(opened.manifest, max_tiles, capacity)
+        limits = Limits.of(opened.manifest, max_tiles, capacity, batch)
     except GarBackendError as error:
         raise typer.BadParameter(str(error)) from None
     with TerminalWatch(sys.stderr) as watch:

@@ -82,4 +82,4 @@ def _sizes(record: EngineRecord) -> str:
     for profile in plan.profiles:
         for name, range in profile.dims.items():
             most[name] = max(most.get(name, 0), range[-1])
-    return ", ".join(f"{name} {size}" for name, size in most.items() if name != "batch")
+    return ", ".join(f"{name} {size}" for name, size in most.items() if name != "batch" or size > 1)

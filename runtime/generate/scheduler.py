@@ -28,11 +28,12 @@ CACHE_SHARE = 0.5  # of the free memory goes to caches at most: activations and 
 class Scheduler:
     """Answers requests from any thread; first come, first served, but for those that are live.
 
-    places: most answers in the making. queue: most requests that wait for a place.
+    places: most answers in the making, where the engine was not built for fewer. queue: most requests that wait for a
+    place.
     """
 
     def __init__(self, pipeline: Pipeline, kept: KeptWork, *, places: int, queue: int) -> None:
-        self.places = places if pipeline.decoder.batches else 1
+        self.places = min(places, pipeline.decoder.side_by_side or places)
         self.kept = kept
         self._queue = queue
         self._pipeline: Pipeline | None = pipeline

@@ -49,8 +49,8 @@ class SequenceBatch:
     def step(self, embeds: NDArray[np.floating]) -> Prediction:
         """Append one token's embedding to every sequence, [B,C]; what follows each. Nothing is allocated."""
         count, longest = len(self.lengths), max(self.lengths)
-        if longest >= self._graph.dims.context:
-            raise GarBackendError(f"the model's context holds {self._graph.dims.context} positions")
+        if longest >= self._graph.longest:
+            raise GarBackendError(f"model and engine hold {self._graph.longest} positions")
         if longest >= self._caches.slots:
             self._reserve(self._caches.rows, round_up(longest + STEPS_AHEAD))
         if count not in self._steps:
@@ -87,7 +87,7 @@ class SequenceBatch:
             self._steps.clear()
 
     def _reserve(self, rows: int, slots: int) -> None:
-        if self._caches.reserve(rows, min(slots, self._graph.dims.context)):
+        if self._caches.reserve(rows, min(slots, self._graph.longest)):
             slots = self._caches.slots
             self._visible = self._graph.backend.zeros((self.places, slots), np.dtype(np.bool_))
             for row, length in enumerate(self.lengths):

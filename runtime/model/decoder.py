@@ -15,9 +15,10 @@ _BATCH_AXIS, _LENGTH_AXIS, _CAPACITY_AXIS = 0, 1, 3  # of inputs_embeds [B,S,C],
 class DecoderGraph:
     """What sequences know of the decoder that they go through.
 
-    longest: tokens of prompt and answer together, by the model's context and the engine's cache. batches: whether it
-    takes several sequences in one run. built_capacity: the cache size that the engine knows; None: any. fixed: whether
-    a sequence's caches are of one size from its start on. chunk: positions of a prompt that one run takes at most.
+    longest: tokens of prompt and answer together, by the model's context and the engine's cache. side_by_side: most
+    sequences of one run; None: any number. built_capacity: the cache size that the engine knows; None: any. fixed:
+    whether a sequence's caches are of one size from its start on. chunk: positions of a prompt that one run takes at
+    most.
     """
 
     def __init__(self, backend: Backend, manifest: Manifest) -> None:
@@ -31,7 +32,7 @@ class DecoderGraph:
         self.built_capacity = self.session.limit("attention_mask", _CAPACITY_AXIS)
         self.longest = min(self.dims.context, self.built_capacity or self.dims.context)
         # The appending form lays positions first, so that a past is a view; several sequences would need copies.
-        self.batches = not self.ports.appends and self.session.limit("inputs_embeds", _BATCH_AXIS) != 1
+        self.side_by_side = 1 if self.ports.appends else self.session.limit("inputs_embeds", _BATCH_AXIS)
         self.fixed = self.built_capacity is not None or bool(self.ports.appends)
         self.chunk = min(
             backend.prefill_chunk, self.session.limit("inputs_embeds", _LENGTH_AXIS) or backend.prefill_chunk

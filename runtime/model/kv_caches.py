@@ -31,7 +31,7 @@ class KvCaches:
         if (rows, slots) == (self.rows, self.slots):
             return False
         dims = self._graph.dims
-        if slots:
+        if rows and slots:
             for name in self._graph.ports.aliases.values():
                 # Zeros, not garbage: an unwritten slot is masked, but 0 * NaN would still spread.
                 grown = self._graph.backend.zeros((rows, dims.kv_heads, slots, dims.head_dim), self._graph.dtype)

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from fakes.gpu import FakeGpu
 from helpers.shapes import SHAPES
 
 from gar_edge.export.bundle_writer import ExportOptions, export_bundle
@@ -21,6 +22,9 @@ from gar_edge.models.checkpoint import Checkpoint
 from gar_edge.models.standin import random_checkpoint_of
 from gar_edge.models.weights import TOKEN_TABLE
 from gar_edge.runtime import Gar, GarBackendError, Options
+from gar_edge.runtime.bundle.bundle import Bundle
+from gar_edge.runtime.engines.onnxruntime.processor import OnnxRuntimeBackend
+from gar_edge.runtime.generate.pipeline import Pipeline
 from gar_edge.runtime.model.start import start_sequence
 
 E4M3 = onnx.TensorProto.FLOAT8E4M3FN
@@ -120,6 +124,16 @@ def test_the_account_names_the_scheme(folder: Path) -> None:
 def test_engines_are_refused_in_a_line_where_the_gpu_has_no_float8(folder: Path) -> None:
     with pytest.raises(GarBackendError, match=r"fp8 needs a GPU of compute capability 8\.9 .* 8\.7; export .*--int8"):
         Gar.load(folder, backend="tensorrt")
+
+
+def test_engines_answer_as_the_same_graphs_do(folder: Path, fake_gpu: FakeGpu, picture: np.ndarray) -> None:
+    """On the fake of an Ada: what TensorRT would run, in float16 and E4M3, beside the same in ONNX Runtime."""
+    fake_gpu.cuda.capability = (8, 9)
+    mask, options = picture[..., 0] > 128, Options(max_new_tokens=6)
+    found = Gar.load(folder, backend="tensorrt").open(picture).describe(mask, options=options)
+    bundle = Bundle.open(folder)
+    same = Gar(Pipeline.of(bundle, OnnxRuntimeBackend(folder, bundle.manifest, threads=1)))
+    assert found.tokens == same.open(picture).describe(mask, options=options).tokens
 
 
 @pytest.mark.usefixtures("fake_gpu")

@@ -146,6 +146,7 @@ class FakeCuda(ModuleType):
         self.memory = Memory()
         self.streams: dict[int, FakeStream] = {}
         self.calls: Counter[str] = Counter()
+        self._finishing = threading.RLock()
 
     def stream(self, handle: Any) -> FakeStream:
         """A live stream by its handle; the default stream counts as an error, for TensorRT advises against it."""
@@ -160,10 +161,11 @@ class FakeCuda(ModuleType):
         return sum(one.size for one in self.memory.allocations if one.kind is Kind.DEVICE and not one.freed)
 
     def finish(self) -> None:
-        """Do everything that is queued."""
-        for stream in self.streams.values():
-            while stream.queue:
-                stream.queue.pop(0)()
+        """Do everything that is queued. Whoever waits beside another thread that does waits for what that one does."""
+        with self._finishing:
+            for stream in list(self.streams.values()):
+                while stream.queue:
+                    stream.queue.pop(0)()
 
     # Devices
 

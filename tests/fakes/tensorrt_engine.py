@@ -271,9 +271,9 @@ class FakeContext:
                 arrays[name] = _array(addresses[name], shape, self._dtype(name))
         if self.engine.aliases:
             capacity = shapes[next(iter(self.engine.aliases.values()))][2]
-            begin, length = int(arrays[WRITE_INDEX][0]), shapes[EMBEDS][1]
-            if not 0 <= begin <= capacity - length:
-                raise Violation(f"write_index {begin} and {length} positions leave the cache of {capacity}")
+            begins, length = arrays[WRITE_INDEX], shapes[EMBEDS][1]
+            if begins.min() < 0 or begins.max() > capacity - length:
+                raise Violation(f"write_index {begins} and {length} positions leave the cache of {capacity}")
         binding = self.engine.session.io_binding()
         for name, array in arrays.items():
             bind = binding.bind_input if name in self.engine.inputs else binding.bind_output

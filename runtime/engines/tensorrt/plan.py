@@ -12,6 +12,8 @@ from gar_edge.runtime.errors import GarBackendError
 
 TEXT_TOKENS = 256  # room for a prompt's words, beside tiles and regions
 NEW_TOKENS = 256  # room for an answer after the longest prompt; after shorter prompts there is more
+BATCH = "batch"  # the decoder's dimension of sequences
+SIDE_BY_SIDE, MOST_SIDE_BY_SIDE = 4, 64  # sequences that one step serves: unless asked otherwise, and at most
 
 Range = tuple[int, ...]  # least, usual, most
 
@@ -34,13 +36,19 @@ class EnginePlan:
 
 @dataclass(frozen=True)
 class Limits:
-    """tiles: most beside the thumbnail. capacity: cache slots, that is tokens of prompt and answer together."""
+    """tiles: most beside the thumbnail. capacity: cache slots, that is tokens of prompt and answer together.
+
+    batch: most sequences of one decode step.
+    """
 
     tiles: int
     capacity: int
+    batch: int = SIDE_BY_SIDE
 
     @classmethod
-    def of(cls, manifest: Manifest, tiles: int | None = None, capacity: int | None = None) -> Limits:
+    def of(
+        cls, manifest: Manifest, tiles: int | None = None, capacity: int | None = None, batch: int | None = None
+    ) -> Limits:
         """What was asked for, or what the bundle's own limits need; capacities are rounded up.
 
         `GarBackendError` for what the model's context does not hold.
@@ -60,7 +68,10 @@ class Limits:
             raise GarBackendError(
                 f"a capacity of {capacity} does not suit this model; take {smallest} to {dims.context}"
             )
-        return cls(tiles, min(round_up(capacity), dims.context))
+        batch = SIDE_BY_SIDE if batch is None else batch
+        if not 1 <= batch <= MOST_SIDE_BY_SIDE:
+            raise GarBackendError(f"a batch of {batch} is none; take 1 to {MOST_SIDE_BY_SIDE}")
+        return cls(tiles, min(round_up(capacity), dims.context), batch)
 
 
 def plan_of(graph: str, manifest: Manifest, limits: Limits, plugin: bool) -> EnginePlan:
@@ -68,7 +79,7 @@ def plan_of(graph: str, manifest: Manifest, limits: Limits, plugin: bool) -> Eng
     if graph == "encoder":
         return EnginePlan({}, (Profile({"tiles": (1, TILES_AT_ONCE, TILES_AT_ONCE)}),))
     if graph == "decoder":
-        return _decoder_plan(manifest.graphs[graph], limits.capacity)
+        return _decoder_plan(manifest.graphs[graph], limits)
     regions = (1, 1, len(manifest.prompt.regions))
     if plugin:
         tiles = limits.tiles + 1
@@ -76,14 +87,23 @@ def plan_of(graph: str, manifest: Manifest, limits: Limits, plugin: bool) -> Eng
     return EnginePlan({}, tuple(_replay_profile(*grid, regions) for grid in _largest_grids(limits.tiles)))
 
 
-def _decoder_plan(decoder: Graph, capacity: int) -> EnginePlan:
-    """Prefill, and decode. The cache is of one size, or, in the form that appends to it, of any up to `capacity`."""
+def _decoder_plan(decoder: Graph, limits: Limits) -> EnginePlan:
+    """Prefill and decode of one sequence, and decode of several.
+
+    The cache is of one size, or, in the form that appends to it, which is for one sequence, of any up to `capacity`.
+    """
+    capacity = limits.capacity
     chunk = min(PREFILL_CHUNK, capacity)
     lengths = ((1, chunk, chunk), (1, 1, 1))
     selected = ((1, 1, min(SELECTED_AT_ONCE, chunk)), (1, 1, 1))
     runs = [{"length": length, "selected": rows} for length, rows in zip(lengths, selected, strict=True)]
     if not decoder.appends:
-        return EnginePlan({"batch": 1, "capacity": capacity}, tuple(Profile(run) for run in runs))
+        if limits.batch == 1:
+            return EnginePlan({BATCH: 1, "capacity": capacity}, tuple(Profile(run) for run in runs))
+        # One sequence keeps profiles of its own: kernels for it are chosen for it, and its step is of one shape.
+        alone = [Profile({BATCH: (1, 1, 1), **run}) for run in runs]
+        several = Profile({BATCH: (2, limits.batch, limits.batch), **runs[-1]})
+        return EnginePlan({"capacity": capacity}, (*alone, several))
     shapes = {port.name: port.shape for port in decoder.inputs}
     past, total = str(shapes[next(iter(decoder.appends.values()))][1]), str(shapes["attention_mask"][3])
     profiles = []
@@ -91,7 +111,7 @@ def _decoder_plan(decoder: Graph, capacity: int) -> EnginePlan:
         _, length, _ = run["length"]
         usual = (capacity - length) // 2
         profiles.append(Profile({**run, past: (0, usual, capacity - 1), total: (1, usual + length, capacity)}))
-    return EnginePlan({"batch": 1}, tuple(profiles))
+    return EnginePlan({BATCH: 1}, tuple(profiles))
 
 
 def _replay_profile(columns: int, rows: int, regions: Range) -> Profile:

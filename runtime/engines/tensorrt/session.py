@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from gar_edge.runtime.bundle.manifest import Graph, Port
 from gar_edge.runtime.engines.cuda.memory import ALIGNMENT, DeviceBuffer, Scratch, Stream, device_buffer
 from gar_edge.runtime.engines.protocol import Array, Buffer, Run
 from gar_edge.runtime.engines.tensorrt.installed import Library
-from gar_edge.runtime.engines.tensorrt.plan import EnginePlan, Profile
+from gar_edge.runtime.engines.tensorrt.plan import BATCH, EnginePlan, Profile
 from gar_edge.runtime.engines.tensorrt.runtime_cache import RuntimeCache
 from gar_edge.runtime.errors import GarBackendError
 
@@ -132,23 +132,24 @@ class TensorRtSession:
     def _context(self, index: int) -> Context:
         with self.stream.lock:
             if index not in self._contexts:
-                ranges = self._plan.profiles[index].dims.values()
-                one_shape = all(range[0] == range[-1] for range in ranges)
-                self._contexts[index] = Context(self, index, one_shape)
+                ranges = self._plan.profiles[index].dims
+                varying = {dim for dim, range in ranges.items() if range[0] != range[-1]}
+                self._contexts[index] = Context(self, index, varying)
             return self._contexts[index]
 
 
 class Context:
     """An execution context on one profile. bound: the run whose shapes and addresses it holds, while that lives."""
 
-    def __init__(self, session: TensorRtSession, profile: int, one_shape: bool) -> None:
+    def __init__(self, session: TensorRtSession, profile: int, varying: Set[str]) -> None:
+        """varying: dimensions that the profile leaves open. Only what is run again and again is worth capturing."""
         library, stream = session.tensorrt, session.stream
-        self.handle = _create_context(session, one_shape)
+        self.handle = _create_context(session, not varying)
         if self.handle is None or not self.handle.set_optimization_profile_async(profile, int(stream.handle)):
             raise GarBackendError(f"{session.name}: {library.title} cannot prepare the engine ({library.reason()})")
         self._scratch = session.shared.scratch.take()  # kept: the context knows only the address
         self.handle.set_device_memory(self._scratch.address, self._scratch.size)
-        self.capturable = one_shape and not library.is_rtx
+        self.capturable = varying <= {BATCH} and not library.is_rtx  # a run's own shapes do not change
         self._kernels = session.shared.kernels
         self._bound: weakref.ref[TensorRtRun] | None = None
 

@@ -140,7 +140,10 @@ def test_gar_engine_builds_keeps_and_lists(half_nano: Path, tmp_path: Path) -> N
     assert first.returncode == 0, first.stderr
     made = json.loads(first.stdout)["engines"]
     assert [(engine["recipe"]["graph"], engine["built"]) for engine in made] == [(name, True) for name in GRAPHS]
-    assert made[2]["recipe"]["plan"]["fixed"] == {"batch": 1, "capacity": 704}
+    assert made[2]["recipe"]["plan"]["fixed"] == {"capacity": 704}
+    assert [profile["dims"]["batch"] for profile in made[2]["recipe"]["plan"]["profiles"]] == [
+        [1, 1, 1], [1, 1, 1], [2, 4, 4],
+    ]  # fmt: skip
     assert "Building decoder" in first.stderr
 
     again = json.loads(gar_engine(*arguments).stdout)["engines"]
@@ -148,13 +151,16 @@ def test_gar_engine_builds_keeps_and_lists(half_nano: Path, tmp_path: Path) -> N
     smaller = json.loads(gar_engine(*arguments, "--capacity", "500").stdout)["engines"]
     assert [engine["built"] for engine in smaller] == [False, False, True]
     assert smaller[2]["recipe"]["plan"]["fixed"]["capacity"] == 512
+    single = json.loads(gar_engine(*arguments, "--batch", "1").stdout)["engines"]
+    assert [engine["built"] for engine in single] == [False, False, True]
+    assert single[2]["recipe"]["plan"]["fixed"] == {"batch": 1, "capacity": 704}
 
     listed = json.loads(gar_engine("info", folder, "--json").stdout)["engines"]
-    assert {engine["key"] for engine in listed} == {engine["key"] for engine in [*made, *smaller]}
+    assert {engine["key"] for engine in listed} == {engine["key"] for engine in [*made, *smaller, *single]}
     text = gar_engine("info", folder)
-    assert (text.returncode, text.stdout.count("\n")) == (0, 4)
+    assert (text.returncode, text.stdout.count("\n")) == (0, 5)
     assert "decoder: " in text.stdout
-    assert "capacity 512, length 512" in text.stdout
+    assert "capacity 512, batch 4, length 512" in text.stdout
 
 
 def test_the_same_recipe_gives_the_same_file(half_nano: Path, rtx: Library, tmp_path: Path) -> None:

@@ -169,5 +169,5 @@ def test_a_batch_holds_its_places_and_no_more(gar: Gar) -> None:
     batch.join(sequence)
     with pytest.raises(GarBackendError, match="the batch holds 1 sequences"):
         batch.join(sequence)
-    with pytest.raises(GarBackendError, match="context holds 1024 positions"):
+    with pytest.raises(GarBackendError, match="model and engine hold 1024 positions"):
         batch.step(np.zeros((1, graph.dims.hidden), graph.dtype))
