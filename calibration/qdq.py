@@ -18,6 +18,9 @@ from gar_edge.calibration.rounding import block_of
 from gar_edge.calibration.sites import HEAD
 
 SHIFT = 128
+# With opset 20, ONNX Runtime before 1.32 moves a Transpose between E4M3's pair of nodes and then refuses it for its
+# type, which opset 21 allows: findings/onnxruntime-float8-transpose.sh. No engine with 8-bit floats needs the older.
+FLOAT8_OPSET, FLOAT8_IR = 21, 10
 _KINDS = {
     Scheme.INT8: ir.DataType.INT8,
     Scheme.INT4: ir.DataType.INT4,
@@ -27,6 +30,10 @@ _KINDS = {
 
 def insert_qdq(model: ir.Model, plan: Plan, unsigned: bool) -> None:
     """Rewrite a traced graph in place; its new parameters still have a type and a shape but no values."""
+    if any(site.scheme is Scheme.FP8 for site in plan.sites.values()):
+        imports = model.graph.opset_imports
+        imports[""] = max(imports[""], FLOAT8_OPSET)
+        model.ir_version = max(model.ir_version, FLOAT8_IR)
     for site in plan.sites.values():
         if site.scheme is Scheme.FLOAT:
             continue

@@ -76,7 +76,7 @@ def test_a_command_says_why_and_answers(old: dict[str, str], tmp_path: Path) -> 
     done = run(old | {"GAR_EDGE_HOME": str(tmp_path)}, *command, "-m", SHIPPED)
     assert (done.returncode, done.stdout) == (0, "pink\n"), done.stderr
     assert done.stderr.splitlines() == [
-        f"warning: {WARNING}, one question at a time; opset 24 takes onnxruntime 1.24 and Python 3.11, or newer ones"
+        f"warning: {WARNING}, one question at a time; opset 24 takes onnxruntime 1.26 and Python 3.11, or newer ones"
     ]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from gar_edge.runtime.engines.onnxruntime.session import ERRORS_ONLY
 from gar_edge.runtime.files.onnx_scatter import OPSET, scatter_model
 
-NEEDED = f"opset {OPSET} takes onnxruntime 1.24 and Python 3.11, or newer ones"
+NEEDED = f"opset {OPSET} takes onnxruntime 1.26 and Python 3.11, or newer ones"
 
 
 def knows_newest_operators(ort: Any) -> bool:

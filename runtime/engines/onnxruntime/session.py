@@ -86,7 +86,7 @@ def load_graph(ort: Any, path: Path, options: Any, providers: Sequence[str | Pro
         raise failure(
             f"{path}: ONNX Runtime {ort.__version__} refuses the graph",
             error,
-            "opset 24 needs 1.24 or newer, and that Python 3.11",
+            "opset 24 needs 1.26 or newer, and that Python 3.11",
         ) from None
 
 
