@@ -1,6 +1,7 @@
 """What gar-serve costs beside the scheduler itself, and whether it loses or crosses anything under load.
 
     python tests/benchmarks/serve_load.py load -m NANO            # 64 clients, 2,000 mixed requests
+    python tests/benchmarks/serve_load.py flat -m NANO            # memory over 12,000 requests
     python tests/benchmarks/serve_load.py share -m NANO           # one client: the server's own share of a request
     python tests/benchmarks/serve_load.py memory -m NANO          # resident memory beside gar-run's
 
@@ -31,6 +32,7 @@ import typer
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from helpers.run_server import slow
 from helpers.serving import EXAMPLES, Running, data_url, mask, serving
 
 from gar_edge.runtime import Choice, Gar, Scene
@@ -156,18 +158,22 @@ def load(
     requests: int = 2000,
     rounds: int = 3,
     seed: int = 1,
+    step: Annotated[float, typer.Option(help="Seconds a run of the decoder takes at least, not of the cores.")] = 0,
 ) -> None:
-    """Print requests a second in the three ways, and what was wrong."""
+    """Print requests a second in the three ways, and what was wrong.
+
+    step: the host beside an accelerator, for which it waits.
+    """
     wanted = draw(requests, seed)
     with Gar.load(model, threads=1, batch=1, cache_bytes=0) as gar:
         scenes = {name: gar.open(EXAMPLES / f"{name}.png") for name in MASKS}
         known = {one: ask_directly(scenes, one) for one in dict.fromkeys(wanted)}
     rates: dict[str, list[float]] = {}
     tally, memory = Tally(), []
-    with serving(bundle=model, queue=clients) as server:
+    with serving(bundle=model, queue=clients, step=step) as server:
         opened = {name: server.open(name) for name in MASKS}
         for _ in range(rounds):
-            rates.setdefault("direct", []).append(requests / _direct(model, wanted, clients, known, tally))
+            rates.setdefault("direct", []).append(requests / _direct(model, wanted, clients, known, tally, step))
             few = wanted[: requests // 4]
             rates.setdefault("one at a time", []).append(len(few) / _by_server(server, opened, few, 1, known, tally))
             seconds = _by_server(server, opened, wanted, clients, known, tally)
@@ -190,9 +196,13 @@ def load(
     )
 
 
-def _direct(model: Path, wanted: list[Wanted], callers: int, known: dict[Wanted, str], tally: Tally) -> float:
+def _direct(
+    model: Path, wanted: list[Wanted], callers: int, known: dict[Wanted, str], tally: Tally, step: float = 0
+) -> float:
     """Seconds, of threads of this process that share a model."""
     with Gar.load(model, threads=1, queue=callers) as gar:
+        if step:
+            slow(gar, step)
         scenes = {name: gar.open(EXAMPLES / f"{name}.png") for name in MASKS}
         ask_directly(scenes, wanted[0])
         places = itertools.count()
@@ -228,6 +238,22 @@ def _note(tally: Tally, known: dict[Wanted, str], wanted: Wanted, status: int, t
             tally.right += 1
         else:
             tally.wrong.append(f"{wanted}: {status} {text[:200]!r}, not {known[wanted]!r}")
+
+
+@app.command()
+def flat(model: Model, clients: int = 64, requests: int = 2000, rounds: int = 6, cache_mib: int = 32) -> None:
+    """Print the server's resident MiB behind each round of requests, once its caches are full."""
+    wanted = draw(requests, 1)
+    with Gar.load(model, threads=1, batch=1, cache_bytes=0) as gar:
+        scenes = {name: gar.open(EXAMPLES / f"{name}.png") for name in MASKS}
+        known = {one: ask_directly(scenes, one) for one in dict.fromkeys(wanted)}
+    tally, memory = Tally(), []
+    with serving(bundle=model, queue=clients, cache_bytes=cache_mib << 20) as server:
+        opened = {name: server.open(name) for name in MASKS}
+        for _ in range(rounds):
+            _by_server(server, opened, wanted, clients, known, tally)
+            memory.append(round(server.memory() / (1 << 20), 1))
+    print(json.dumps({"memory_mib": memory, "right": tally.right, "refused": tally.refused, "wrong": tally.wrong[:5]}))
 
 
 @app.command("clients", hidden=True)
