@@ -98,6 +98,14 @@ def read_json(path: Path, error: type[GarError] = GarMaskError) -> Field:
         raise error(f"{path}: not JSON that can be read ({reason}); correct or remove it") from None
 
 
+def json_within(field: Field) -> Any:
+    """The value that a field's text is the JSON of; the field's kind of error where it is none."""
+    try:
+        return json.loads(field.to(Text))
+    except (ValueError, RecursionError) as problem:
+        raise field.error(f"{field.source}: {field.where} is not JSON ({' '.join(str(problem).split())})") from None
+
+
 def _in_words(what: str) -> str:
     """Msgspec's "Expected `int` >= 1, got `str`" as what must stand there."""
     match = _TYPES.match(what)
