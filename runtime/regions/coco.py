@@ -102,6 +102,21 @@ def read_segmentation(field: Field, size: tuple[int, int] | None, skipped: list[
         return Polygons([outline for one in kept for outline in read_polygons(_alone(one), size).outlines], size)
 
 
+def read_annotation(field: Field) -> Runs | Polygons | Box:
+    """The region that one annotation marks, alone with its picture's size [height, width] under `size`.
+
+    Whatever is wrong with it raises; so does one that marks nothing.
+    """
+    size = None if field["size"].value is None else field["size"].to(tuple[Side, Side], "[height, width]")
+    reading = Reading()
+    region = _region(field, None if size is None else (int(size[1]), int(size[0])), True, reading)
+    if reading.skipped:
+        raise field.error(reading.skipped[0])
+    if region is None:
+        raise field["segmentation"].wrong("run lengths or outlines, or there must be a bbox")
+    return region
+
+
 def _alone(outline: Field) -> Field:
     return Field(outline.source, [outline.value], outline.where, outline.error)
 

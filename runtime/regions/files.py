@@ -10,6 +10,8 @@ A region is one object:
 | `{"polygons": [[x1, y1, x2, y2, …], …]}` | outlines |
 | `{"mask": "file.png"}`, with `"label": 3` too | a mask image; one instance of a label image |
 | `{"scribble": "file.png"}` | a scribble |
+| `{"segmentation": …}`, with `"bbox"` and the picture's `"size"` too | an annotation of COCO's |
+| `{"shapes": […]}`, with `"imageWidth"` and `"imageHeight"` too | shapes of labelme's that are one region |
 
 Files are named relative to the JSON file; coordinates are those of `coordinates`. Several regions: a list, numbered
 from 0, or an object of number to region, or an object with one of these under `regions` or a list of run-length
@@ -28,11 +30,11 @@ from typing import TYPE_CHECKING
 from gar_edge.runtime.errors import GarMaskError
 from gar_edge.runtime.files.addresses import beside
 from gar_edge.runtime.files.fields import Field, Text, read_json
-from gar_edge.runtime.regions.coco import Coco, from_sa1b, is_coco
+from gar_edge.runtime.regions.coco import Coco, from_sa1b, is_coco, read_annotation
 from gar_edge.runtime.regions.coordinates import read_points
 from gar_edge.runtime.regions.cues import Box, BoxMask, Points, Scribble
 from gar_edge.runtime.regions.label_studio import is_label_studio, read_label_studio
-from gar_edge.runtime.regions.labelme import is_labelme, read_labelme
+from gar_edge.runtime.regions.labelme import is_labelme, read_labelme, read_shapes
 from gar_edge.runtime.regions.labels import MaskFile
 from gar_edge.runtime.regions.names import entry_about
 from gar_edge.runtime.regions.polygons import read_polygons
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
 
 _NUMBER = re.compile(r"[0-9]{1,9}")  # ASCII: isdecimal would take digits of any script, and any length
 Files = Callable[[Field], str | Path | bytes]  # what a field that names a file means
-_KINDS = "box, points, counts, polygons, mask or scribble"
+_KINDS = "box, points, counts, polygons, mask, scribble, segmentation or shapes"
 
 
 def read_regions(path: Path, image: str) -> dict[int, RegionLike]:
@@ -101,6 +103,10 @@ def read_region(field: Field, files: Files) -> RegionLike:
             return MaskFile(files(field["mask"]), label)
         if "scribble" in keys:
             return Scribble(files(field["scribble"]))
+        if "shapes" in keys:
+            return read_shapes(field)
+        if "segmentation" in keys:
+            return read_annotation(field)
         box = _box(field["box"]) if "box" in keys else None
         if "points" in keys or "not_points" in keys:
             inside, outside = (

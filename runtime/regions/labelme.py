@@ -78,24 +78,45 @@ def read_labelme(root: Field, image: str) -> Reading:
     """The regions of a labelme file about this picture; shapes of one label and one group are one."""
     about = root["imagePath"].value
     entry_about([[about] if isinstance(about, str) and about else []], image, root.source)
-    width, height = (root[key].to(Side | None) for key in ("imageWidth", "imageHeight"))
-    size = None if width is None or height is None else (int(width), int(height))
-    reading = Reading()
-    regions: list[list[Shape]] = []
-    groups: dict[tuple[str, int | str], list[Shape]] = {}
-    for entry in root["shapes"].items():
-        with reading.skipping(), naming(entry):
-            head = entry.to(_Shape)
-            shape = _shape(entry, head)
-            parts: list[Shape] = []
-            if head.group_id is not None:
-                parts = groups.setdefault((repr(head.label), head.group_id), parts)
-            if not parts:
-                regions.append(parts)
-            parts.append(shape)
-    for parts in regions:
-        reading.add(Shapes(tuple(parts), size))
+    size, reading = _size(root), Reading()
+    for group in shape_groups(root):
+        parts = []
+        for entry in group:
+            with reading.skipping(), naming(entry):
+                parts.append(_shape(entry, entry.to(_Shape)))
+        if parts:
+            reading.add(Shapes(tuple(parts), size))
     return reading
+
+
+def read_shapes(field: Field) -> Shapes:
+    """The one region that all shapes of an object make; the first that cannot be read raises."""
+    parts = []
+    for entry in field["shapes"].items():
+        with naming(entry):
+            parts.append(_shape(entry, entry.to(_Shape)))
+    return Shapes(tuple(parts), _size(field))
+
+
+def shape_groups(root: Field) -> list[list[Field]]:
+    """A file's shapes as the regions that they make: those of one label and one group together."""
+    regions: list[list[Field]] = []
+    groups: dict[tuple[str, int | str], list[Field]] = {}
+    for entry in root["shapes"].items():
+        value = entry.value if isinstance(entry.value, dict) else {}
+        name = value.get("group_id")
+        group: list[Field] = []
+        if isinstance(name, (int, str)):
+            group = groups.setdefault((repr(value.get("label")), name), group)
+        if not group:
+            regions.append(group)
+        group.append(entry)
+    return regions
+
+
+def _size(root: Field) -> tuple[int, int] | None:
+    width, height = (root[key].to(Side | None) for key in ("imageWidth", "imageHeight"))
+    return None if width is None or height is None else (int(width), int(height))
 
 
 def _shape(entry: Field, head: _Shape) -> Shape:
