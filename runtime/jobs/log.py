@@ -12,12 +12,12 @@ import errno
 import json
 import os
 import re
-import warnings
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from gar_edge.runtime.errors import GarPromptError
+from gar_edge.runtime.files.locks import lock
 
 _OWN = re.compile(r"/dev/(?P<name>stdout|stderr)|/(?:dev|proc/self)/fd/(?P<number>\d+)")
 KEY = "job"  # first field of each line
@@ -38,7 +38,7 @@ class JobLog:
         self._file = self._open()
         try:
             if self._kept:
-                self._lock()
+                lock(self._file, self._path, "another run is writing to it; wait for that, or end it")
                 self._resume()
         except BaseException:
             os.close(self._file)
@@ -81,21 +81,6 @@ class JobLog:
             raise GarPromptError(f"{self._path}: nobody reads from it; start the reader first") from None
         os.set_blocking(file, True)
         return file
-
-    def _lock(self) -> None:
-        try:
-            import fcntl
-        except ImportError:  # Windows: two runs into one file are the user's affair
-            return
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise GarPromptError(f"{self._path}: another run is writing to it; wait for that, or end it") from None
-        except OSError as error:
-            warnings.warn(
-                f"{self._path}: its file system has no locks ({error.strerror}); see that no other run writes to it",
-                stacklevel=3,
-            )
 
     def _resume(self) -> None:
         """Read the lines that are there, and cut off the beginning of one that a kill left behind."""

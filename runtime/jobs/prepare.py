@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
+from pathlib import Path
 
 from gar_edge.runtime.errors import GarError
 from gar_edge.runtime.files.addresses import beside
@@ -13,7 +16,7 @@ from gar_edge.runtime.gar import Gar
 from gar_edge.runtime.generate.side_by_side import Asked
 from gar_edge.runtime.jobs.job import Job, JobSettings
 from gar_edge.runtime.jobs.question import read_options, read_question
-from gar_edge.runtime.regions.files import entry_regions, in_folder
+from gar_edge.runtime.regions.files import entry_regions
 from gar_edge.runtime.regions.find import find_mask
 from gar_edge.runtime.scene import Scene
 
@@ -23,8 +26,12 @@ OPEN_PICTURES = 4  # jobs about one picture tend to follow each other
 class Preparation:
     """Makes requests of jobs, in several threads; jobs about one picture share its scene."""
 
-    def __init__(self, gar: Gar, settings: JobSettings) -> None:
+    def __init__(
+        self, gar: Gar, settings: JobSettings, *, find: Callable[[str], Path | str | bytes] | None = None
+    ) -> None:
+        """find: the file that a name in a job means, or its bytes; without it, files are named from the folder."""
         self._gar = gar
+        self._find = find or partial(beside, settings.folder)
         self._settings = settings
         self._scenes: OrderedDict[str, Future[Scene]] = OrderedDict()
         self._lock = threading.Lock()
@@ -38,7 +45,7 @@ class Preparation:
         settings = self._settings
         masks = {
             number: find_mask(region, scene.image, settings.segment, f"region {number}", turn=scene.turn)
-            for number, region in entry_regions(job.field, in_folder(settings.folder)).items()
+            for number, region in entry_regions(job.field, lambda name: self._find(name.to(Text))).items()
         }
         if asked is None and list(masks) == [0]:
             masks = {self._gar.manifest.prompt.default_region: masks[0]}
@@ -55,9 +62,7 @@ class Preparation:
                 self._scenes.popitem(last=False)
         if opening:
             try:
-                found.set_result(
-                    self._gar.open(beside(self._settings.folder, name), max_tiles=self._settings.max_tiles)
-                )
+                found.set_result(self._gar.open(self._find(name), max_tiles=self._settings.max_tiles))
             except BaseException as error:
                 found.set_exception(error)
         return found.result()
