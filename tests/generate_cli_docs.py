@@ -22,6 +22,7 @@ COMMANDS = {  # as typed -> module with the Typer app
     "gar-bench": "gar_edge.runtime.cli.bench",
     "gar-eval": "gar_edge.runtime.cli.evaluate",
     "gar-serve": "gar_edge.runtime.cli.serve",
+    "gar-label": "gar_edge.runtime.cli.label",
     "python -m gar_edge.models.nano": "gar_edge.models.nano.__main__",
 }
 INTRODUCTION = """\

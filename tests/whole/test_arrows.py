@@ -27,7 +27,7 @@ ROOMS = (
     {"scene", "clip"},
     {"gar"},
     {"live", "jobs", "serve"},
-    {"bench", "evaluate"},
+    {"bench", "evaluate", "label"},
     {"cli"},
 )
 BACK_ENDS = ("onnxruntime", "cuda", "tensorrt", "roi_replay_plugin")

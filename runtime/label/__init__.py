@@ -1,0 +1,1 @@
+"""Regions of whole datasets, labelled by many workers: each row exactly once, whatever dies on the way."""
