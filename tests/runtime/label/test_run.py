@@ -98,7 +98,7 @@ def answered(out: Path) -> int:
     return sum(count if output.part(name).exists() else len(output.journaled(name)) for name, count in parts)
 
 
-def wait_for(process: subprocess.Popen[bytes], out: Path, rows: int) -> None:
+def wait_for(process: subprocess.Popen[Any], out: Path, rows: int) -> None:
     end = time.monotonic() + 120
     while answered(out) < rows:
         assert process.poll() is None, "it ended early"
@@ -254,3 +254,19 @@ def test_nothing_is_told_to_rays_makers(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.split()[-2:] == ["False", str(before)]
+
+
+def test_ctrl_c_ends_it_with_one_line_and_nothing_is_lost(
+    tmp_path: Path, drawn: Path, described: dict[str, list[int]]
+) -> None:
+    out = tmp_path / "out"
+    with subprocess.Popen(command(drawn, out, "--workers", "1"), stderr=subprocess.PIPE, text=True) as process:
+        wait_for(process, out, 20)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (1, "error: interrupted\n")
+    safe = Output(out)
+    kept = {key for name in Plan.read(safe.plan).parts for key in safe.journaled(name)}  # type: ignore[union-attr]
+    run(drawn, out, "--workers", "1")
+    assert tokens(out) == described
+    assert kept <= {row["key"] for row in rows_of_output(safe)}
