@@ -13,7 +13,7 @@ ARM := cortex-a57 cortex-a72 cortex-a76
 X86 := Haswell Nehalem
 CAMPAIGN := --questions 100 -m runtime/nano_bundle -m build/nano-int8 -m build/nano-int4
 
-.PHONY: demo test schedules schemas test-arm test-x86 gpu-check gpu-pieces lint docs nano-bundle clean
+.PHONY: demo test schedules schemas test-many test-arm test-x86 gpu-check gpu-pieces lint docs nano-bundle clean
 
 demo: $(STAMP)
 	$(BIN)/gar-export --size nano --force -o build/demo
@@ -32,6 +32,10 @@ schedules: $(STAMP)  # thousands of requests in random schedules, each answer co
 schemas: $(STAMP)  # a thousand random JSON Schemas: every answer that is finished is valid
 	$(BIN)/gar-export --size nano --force -o build/demo
 	$(BIN)/python tests/benchmarks/random_schemas.py -m build/demo --count 1000
+
+test-many: $(STAMP)  # gar-label and gar-serve on clusters of Ray's, on this machine: installs 600 MB
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'ray[data,serve]>=2.50'
+	$(BIN)/python -m pytest -n logical --dist loadfile tests/runtime/label tests/examples/test_serve_ray.py
 
 test-arm: $(STAMP) build/nano-int4/gar.json  # gar-nano on emulated ARM cores: the answers that it gives here? 10 minutes or more
 	tests/processors/arm_root.sh build/arm $(BIN)/python

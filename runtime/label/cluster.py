@@ -59,7 +59,7 @@ def connected(address: str | None, *, cpus: int) -> Iterator[None]:
                 logging_level=logging.ERROR,
                 log_to_driver=False,
                 configure_logging=True,
-                **({} if address else {"include_dashboard": False, **here}),  # type: ignore[arg-type]
+                **({} if address else {"include_dashboard": False, **here}),
             )
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         reason = " ".join(str(error).split())[:300]

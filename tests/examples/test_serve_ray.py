@@ -17,13 +17,13 @@ from typing import Any
 import psutil
 import pytest
 from helpers.examples import COLOUR, MASK, PICTURE
-from helpers.needs import from_dev
+from helpers.needs import RAY
 from helpers.serving import data_url, mask
 
 from gar_edge.runtime import Gar
 from gar_edge.runtime.bundle.shipped import SHIPPED
 
-pytest.importorskip("ray.serve", reason=from_dev("ray[serve]"))
+pytest.importorskip("ray.serve", reason=RAY)
 ROOT = Path(__file__).parents[2]
 
 

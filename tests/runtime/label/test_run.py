@@ -17,7 +17,7 @@ import helpers
 import pytest
 from helpers.drawn_coco import drawn_coco
 from helpers.label_loaders import DiesOnce, OtherBundleOn
-from helpers.needs import from_dev
+from helpers.needs import RAY
 from pycocotools.coco import COCO
 
 from gar_edge.runtime import Gar
@@ -32,7 +32,7 @@ from gar_edge.runtime.label.run import Progress, run_parts
 from gar_edge.runtime.label.settings import Settings
 from gar_edge.runtime.label.task import Loader, Task
 
-ray = pytest.importorskip("ray", reason=from_dev("ray"))
+ray = pytest.importorskip("ray", reason=RAY)
 from ray.cluster_utils import Cluster  # noqa: E402 - only where Ray is
 
 ROWS = 200
