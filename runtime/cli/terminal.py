@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import warnings
 from types import FrameType
 from typing import Any, NoReturn, TextIO
@@ -31,6 +32,7 @@ def run_app(app: typer.Typer) -> None:
     warnings.simplefilter("always", UserWarning)
     warnings.showwarning = _show_warning
     # Not KeyboardInterrupt, which typer would answer itself, and SIGTERM must unwind as well: half-written files.
+    sys.unraisablehook = _not_lost
     signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -59,6 +61,15 @@ def fail(message: str, code: int = FAILED) -> NoReturn:
     except OSError:
         drop("stderr")
     sys.exit(code)
+
+
+def _not_lost(unraisable: sys.UnraisableHookArgs) -> None:
+    """Ctrl-C that came while an object was finalised, where Python lets nothing be raised, comes again."""
+    if unraisable.exc_type is Interrupted:
+        # From another thread, and later: here, too, it would be lost.
+        threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
+    else:
+        sys.__unraisablehook__(unraisable)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

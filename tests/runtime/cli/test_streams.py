@@ -188,3 +188,16 @@ def test_jobs_in_folders_that_cannot_be_decoded(undecodable: Path) -> None:
     done = run(module("runtime.cli.run", *paths, "-m", SHIPPED, "--box-as-mask", "--max-new-tokens", "2"))
     assert done.returncode == 0, done.stderr
     assert "text" in json.loads((undecodable / "out.jsonl").read_text())
+
+
+def test_an_interrupt_is_not_lost_in_a_finaliser() -> None:
+    code = (
+        "import os, signal, time, typer\n"
+        "from gar_edge.runtime.cli.terminal import run_app\n"
+        "class Last:\n    def __del__(self):\n        os.kill(os.getpid(), signal.SIGINT)\n        time.sleep(0.01)\n"
+        "app = typer.Typer()\n"
+        "@app.command()\ndef main() -> None:\n    Last()\n    time.sleep(30)\n"
+        "run_app(app)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=20)
+    assert (done.returncode, done.stderr) == (1, "error: interrupted\n")

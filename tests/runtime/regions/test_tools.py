@@ -286,7 +286,7 @@ def test_the_table_in_the_documentation_has_these_rows() -> None:
         ((20, 10, 45, 30), "a region cannot be tuple of 4"),
         (None, "a region cannot be NoneType"),
         (7, "a region cannot be int"),
-        (b"123", "a region cannot be bytes"),
+        (b"123", "not an image that can be read"),
         (torch.zeros(3, 40, 60), "an array of 3 masks"),
         ({"bbox": [1, 2, 3, 4]}, "an object with box"),
         (SimpleNamespace(xyxy=[[1, 2, 3, 4]]), "a region cannot be types.SimpleNamespace"),
