@@ -70,7 +70,7 @@ nano-bundle: $(STAMP)  # the gar-nano that comes with the runtime, after its gra
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[export,cpu,structured,serve,many,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[export,cpu,structured,serve,dev]'
 	# Without its Qt: tests load the one module that draws shapes, and hold ours to it.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps labelme==6.3.1
 	@touch $@
