@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gar_edge.runtime.cli.engine_options import Threads
 from gar_edge.runtime.cli.terminal import fail, run_app
 from gar_edge.runtime.engines.names import BackendName, DecoderName
 
@@ -43,7 +44,7 @@ def bench(
     rounds: Annotated[int, typer.Option(min=1, help="Rounds that count, after one to warm up.")] = 3,
     backend: Annotated[BackendName, typer.Option(help="The engine.")] = BackendName.AUTO,
     compat: Annotated[bool, typer.Option("--compat", help="Take the decoder of gar-export --compat.")] = False,
-    threads: Annotated[int, typer.Option(min=0, help="Processor threads; 0: all cores.")] = 0,
+    threads: Threads = 0,
     soak: Annotated[
         float,
         typer.Option(min=0.0, metavar="MINUTES",

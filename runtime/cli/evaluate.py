@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, ParamSpec, TypeAlias
 
 import typer
 
+from gar_edge.runtime.cli.engine_options import Backend, Model, Threads
 from gar_edge.runtime.cli.terminal import run_app
 from gar_edge.runtime.engines.names import BackendName
 
@@ -69,15 +70,7 @@ def run(
     task: TaskName,
     data: Data,
     out: Annotated[Path, typer.Option(help="Where the answers go; what is there already is not asked again.")],
-    model: Annotated[
-        Path | None,
-        typer.Option(
-            "-m",
-            "--model",
-            help="Bundle folder. Default: the one exported last, or else gar-nano.",
-            show_default=False,
-        ),
-    ] = None,
+    model: Model = None,
     as_released: Annotated[
         bool,
         typer.Option(
@@ -87,8 +80,8 @@ def run(
         ),
     ] = False,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer; the released evaluation's.")] = 1024,
-    backend: Annotated[BackendName, typer.Option(help="The engine, as of gar-run.")] = BackendName.AUTO,
-    threads: Annotated[int, typer.Option(min=0, help="Processor threads; 0: all cores.")] = 0,
+    backend: Backend = BackendName.AUTO,
+    threads: Threads = 0,
     as_json: AsJson = False,
 ) -> None:
     """Answer a task's questions, each exactly once; the same command goes on where it was stopped.

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from gar_edge.runtime.cli.engine_options import Backend, Model, Threads
 from gar_edge.runtime.cli.terminal import Interrupted, run_app
 from gar_edge.runtime.engines.names import BackendName
 
@@ -21,15 +22,7 @@ ACCESS = "Who may ask"
 
 @app.command(context_settings={"help_option_names": ["-h", "--help"]})
 def serve(
-    model: Annotated[
-        Path | None,
-        typer.Option(
-            "-m",
-            "--model",
-            help="Bundle folder. Default: the one exported last, or else gar-nano.",
-            show_default=False,
-        ),
-    ] = None,
+    model: Model = None,
     host: Annotated[str, typer.Option(help="Address to listen on; another than this machine's own needs a key.")] = (
         "127.0.0.1"
     ),
@@ -91,9 +84,9 @@ def serve(
     log_texts: Annotated[
         bool, typer.Option("--log-texts", help="Write questions and answers into the log too.")
     ] = False,
-    backend: Annotated[BackendName, typer.Option(help="The engine, as of gar-run.")] = BackendName.AUTO,
+    backend: Backend = BackendName.AUTO,
     compat: Annotated[bool, typer.Option("--compat", help="The compat decoder, as of gar-run.")] = False,
-    threads: Annotated[int, typer.Option(min=0, help="Processor threads; 0: all cores.")] = 0,
+    threads: Threads = 0,
 ) -> None:
     """Answer questions about regions over HTTP: OpenAI's API with regions, one of our own, and a page at /.
 

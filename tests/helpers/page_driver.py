@@ -202,3 +202,17 @@ def stroke(size: tuple[int, int], places: Sequence[tuple[float, float]], width: 
 def overlap(one: np.ndarray, other: np.ndarray) -> float:
     """Intersection over union."""
     return float((one & other).sum() / (one | other).sum())
+
+
+def pixels(driver: PageDriver, places: list[tuple[int, int]]) -> list[list[int]]:
+    """Colours of the canvas at places of the picture."""
+    return driver.page.evaluate(
+        """([places, width]) => {
+            const shown = document.querySelector('#canvas'), scale = shown.width / width;
+            const copy = new OffscreenCanvas(shown.width, shown.height);
+            const context = copy.getContext('2d', { willReadFrequently: true });
+            context.drawImage(shown, 0, 0);
+            return places.map(([x, y]) => [...context.getImageData(x * scale, y * scale, 1, 1).data]);
+        }""",
+        [places, driver.size[0]],
+    )

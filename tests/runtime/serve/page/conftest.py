@@ -55,3 +55,10 @@ def page(tab: Callable[..., PageDriver]) -> PageDriver:
 def shapes(direct: Gar) -> Scene:
     """The example with five shapes."""
     return direct.open(EXAMPLES / "scene_1.png")
+
+
+@pytest.fixture
+def drawing(page: PageDriver) -> PageDriver:
+    """The first example's picture without its regions."""
+    page.bare("scene_1.png")
+    return page
