@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import re
@@ -13,10 +14,13 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 from helpers.serving import Reply, Running, mask, serving, started
 from PIL import Image
 
+from gar_edge.runtime import Gar
 from gar_edge.runtime.bundle.shipped import SHIPPED
+from gar_edge.runtime.serve.app import create_app
 
 DESCRIBE = {"regions": [mask("scene_1", 0)]}
 
@@ -74,27 +78,44 @@ def test_at_the_deadline_answers_are_cut_off_and_told() -> None:
         assert streamed[0].events[-1] == ("end", {})
 
 
-def test_while_it_stops_it_takes_no_more() -> None:
-    """A connection that is open already is told so; readiness says it too."""
-    import http.client
-
+def test_while_it_stops_nobody_listens_any_more() -> None:
     with serving(step=0.1, batch=1) as server:
         key = server.open()
-        threads, _ = _asking(server, key, 2, DESCRIBE)
+        threads, replies = _asking(server, key, 2, DESCRIBE)
         _wait_for(server, 2)
         server.process.send_signal(signal.SIGTERM)
-        time.sleep(0.3)
-        connection = http.client.HTTPConnection(*server.address, timeout=5)
-        try:
-            connection.request("GET", "/readyz")
-            assert connection.getresponse().status == 503
-        except ConnectionError:
-            pass  # nothing listens any more
-        finally:
-            connection.close()
+        server.line(event="stopping")
+        time.sleep(0.5)
+        with pytest.raises(ConnectionError):
+            server.ask("GET", "/readyz", seconds=5)
         assert server.process.wait(20) == 0
         for thread in threads:
             thread.join()
+        assert [reply.status for reply in replies] == [200, 200]
+
+
+@pytest.mark.parametrize(("method", "path", "status"), [
+    ("GET", "/readyz", 503), ("POST", "/v1/chat/completions", 503), ("GET", "/healthz", 200), ("GET", "/v1/models", 200)
+])  # fmt: skip
+def test_while_it_stops_those_who_are_connected_are_told_so(direct: Gar, method: str, path: str, status: int) -> None:
+    """The application itself, as connections that are still open reach it."""
+    served = create_app(direct, queue=4)
+    served.service.admission.stopping = True
+    sent: list[dict[str, object]] = []
+
+    async def receive() -> dict[str, object]:
+        return {"type": "http.request", "body": b"{}", "more_body": False}
+
+    async def send(message: dict[str, object]) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "scheme": "http",
+        "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": "", "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 2), "headers": [(b"host", b"localhost"), (b"content-type", b"application/json")],
+    }  # fmt: skip
+    asyncio.run(served.app(scope, receive, send))  # type: ignore[arg-type]
+    assert sent[0]["status"] == status
 
 
 def test_work_on_regions_ends_when_its_client_leaves() -> None:
