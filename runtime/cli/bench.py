@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gar_edge.runtime.cli.engine_options import Threads
+from gar_edge.runtime.cli.shared_options import Threads
 from gar_edge.runtime.cli.terminal import fail, run_app
 from gar_edge.runtime.engines.names import BackendName, DecoderName
 

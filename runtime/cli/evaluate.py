@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, ParamSpec, TypeAlias
 
 import typer
 
-from gar_edge.runtime.cli.engine_options import Backend, Model, Threads
+from gar_edge.runtime.cli.shared_options import Backend, Model, Threads
 from gar_edge.runtime.cli.terminal import run_app
 from gar_edge.runtime.engines.names import BackendName
 

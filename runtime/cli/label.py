@@ -9,12 +9,13 @@ from typing import Annotated
 import typer
 
 from gar_edge.runtime.cli.checked_answers import Choices, Regex, SchemaFile
+from gar_edge.runtime.cli.shared_options import ANSWER, MaxNewTokens, MaxTiles
 from gar_edge.runtime.cli.terminal import run_app
 from gar_edge.runtime.engines.names import BackendName
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
 
-ANSWER, WORKERS, DRY = "Answer", "Workers", "Before it is done"
+WORKERS, DRY = "Workers", "Before it is done"
 
 
 @app.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -47,18 +48,8 @@ def label(
     choose: Choices = None,
     schema: SchemaFile = None,
     regex: Regex = None,
-    max_new_tokens: Annotated[
-        int, typer.Option(min=1, help="Longest answer, in tokens.", rich_help_panel=ANSWER)
-    ] = 1024,
-    max_tiles: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Most tiles beside the thumbnail. Default: the bundle's.",
-            show_default=False,
-            rich_help_panel=ANSWER,
-        ),
-    ] = None,
+    max_new_tokens: MaxNewTokens = 1024,
+    max_tiles: MaxTiles = None,
     box_as_mask: Annotated[
         bool, typer.Option("--box-as-mask", help="Take boxes as they are.", rich_help_panel=ANSWER)
     ] = False,

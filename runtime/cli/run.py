@@ -16,6 +16,7 @@ from gar_edge.runtime.cli.checked_answers import (
     Regex,
     SchemaFile,
 )
+from gar_edge.runtime.cli.shared_options import ANSWER, MaxNewTokens, MaxTiles
 from gar_edge.runtime.cli.terminal import run_app
 from gar_edge.runtime.cli.video_options import Clip, Detections, Every, Fps, Frames, Masks, Out, Realtime, Topic
 from gar_edge.runtime.engines.names import BackendName
@@ -23,7 +24,7 @@ from gar_edge.runtime.errors import GarPromptError
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
 
-REGIONS, ANSWER, ENGINE, MANY = "Regions", "Answer", "Model and engine", "Many questions"
+REGIONS, ENGINE, MANY = "Regions", "Model and engine", "Many questions"
 
 
 @app.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -121,18 +122,8 @@ def run(
             rich_help_panel=ANSWER,
         ),
     ] = None,
-    max_new_tokens: Annotated[
-        int, typer.Option(min=1, help="Longest answer, in tokens.", rich_help_panel=ANSWER)
-    ] = 1024,
-    max_tiles: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Most tiles beside the thumbnail. Default: the bundle's.",
-            show_default=False,
-            rich_help_panel=ANSWER,
-        ),
-    ] = None,
+    max_new_tokens: MaxNewTokens = 1024,
+    max_tiles: MaxTiles = None,
     temperature: Annotated[
         float, typer.Option(min=0.0, help="0: always the likeliest token; above: draw.", rich_help_panel=ANSWER)
     ] = 0.0,

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from gar_edge.runtime.cli.engine_options import Backend, Model, Threads
+from gar_edge.runtime.cli.shared_options import Backend, Model, Threads
 from gar_edge.runtime.cli.terminal import Interrupted, run_app
 from gar_edge.runtime.engines.names import BackendName
 

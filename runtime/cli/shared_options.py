@@ -1,4 +1,4 @@
-"""Options that say which bundle answers, by which engine: the same in every command that has no panel for them."""
+"""Options that are the same in several commands: which bundle answers, by which engine, and how long."""
 
 from __future__ import annotations
 
@@ -20,3 +20,15 @@ Model: TypeAlias = Annotated[
 ]
 Backend: TypeAlias = Annotated[BackendName, typer.Option(help="The engine, as of gar-run.")]
 Threads: TypeAlias = Annotated[int, typer.Option(min=0, help="Processor threads; 0: all cores.")]
+
+ANSWER = "Answer"
+MaxNewTokens: TypeAlias = Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.", rich_help_panel=ANSWER)]
+MaxTiles: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Most tiles beside the thumbnail. Default: the bundle's.",
+        show_default=False,
+        rich_help_panel=ANSWER,
+    ),
+]
