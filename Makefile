@@ -36,6 +36,7 @@ schemas: $(STAMP)  # a thousand random JSON Schemas: every answer that is finish
 test-many: $(STAMP)  # gar-label and gar-serve on clusters of Ray's, on this machine: installs 600 MB
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'ray[data,serve]>=2.50'
 	$(BIN)/python -m pytest -n logical --dist loadfile tests/runtime/label tests/examples/test_serve_ray.py
+	$(BIN)/python -m pytest tests/whole/test_readme.py -k many
 
 test-arm: $(STAMP) build/nano-int4/gar.json  # gar-nano on emulated ARM cores: the answers that it gives here? 10 minutes or more
 	tests/processors/arm_root.sh build/arm $(BIN)/python

@@ -11,6 +11,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+from helpers.needs import RAY
 
 from gar_edge.runtime.files.paths import remember_bundle
 
@@ -41,6 +42,8 @@ def command(language: str, block: str) -> list[str]:
 
 @pytest.mark.parametrize(("language", "block"), BLOCKS)
 def test_block_runs(language: str, block: str, tiny_bundle: Path, clone: Path) -> None:
+    if "gar-label" in block:
+        pytest.importorskip("ray", reason=RAY)
     remember_bundle(tiny_bundle)
     path = os.pathsep.join([SCRIPTS, os.environ.get("PATH", "")])
     done = subprocess.run(
