@@ -51,6 +51,9 @@ def work_on(name: str, task: Task, gar: Gar, report: Callable[[Tally], None]) ->
         else:
             run_jobs(jobs, log, gar, settings, report, prepare=prepare)
     answers = output.journaled(name)
+    if output.part(name).exists():  # another attempt was first, and may have removed the journals while they were read
+        output.drop_journals(name)
+        return None
     if path.exists():  # else another run has planned anew
         output.finish(name, planned, answers)
     failed = sum("error" in answer for answer in answers.values())

@@ -3,9 +3,10 @@
     python tests/benchmarks/many_workers.py speed --regions 10000 --rounds 2
     python tests/benchmarks/many_workers.py memory --rows 1000 --rows 10000 --rows 100000
 
-speed: gar-nano, one thread a worker, drawn scenes; within a round the three sides take turns, and rows a second are
-those of the whole command, and for gar-label those of the work without starting Ray too. Processor seconds tell the
-framework's share on a machine with other users.
+speed: gar-nano, one thread a worker, drawn scenes; within a round the sides take turns, and rows a second are those of
+the whole command, and for gar-label those of the work without starting Ray too. Two processes of `gar-run --jobs` with
+half the jobs each say what two workers could do at most. Ray starts workers at niceness 15; here all sides have the
+same. Processor seconds tell the framework's share on a machine with other users.
 
 memory: rows that get a line without a picture, a model's run or a wait for the disk, so that what grows would be the
 framework's.
@@ -21,6 +22,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -42,6 +44,28 @@ def jobs_of(coco: Path) -> Path:
         for entry in Input(coco).entries(None):
             file.write(json.dumps(entry.value) + "\n")
     return path
+
+
+def halves(jobs: Path) -> list[Path]:
+    """The jobs in two files, each with every picture's regions together."""
+    lines = jobs.read_text().splitlines(keepends=True)
+    middle = len(lines) // 2
+    while middle < len(lines) and json.loads(lines[middle])["image"] == json.loads(lines[middle - 1])["image"]:
+        middle += 1
+    paths = [jobs.with_name(f"half-{number}.jsonl") for number in range(2)]
+    for path, half in zip(paths, (lines[:middle], lines[middle:]), strict=True):
+        path.write_text("".join(half))
+    return paths
+
+
+def bare(jobs: list[Path], out: Path) -> tuple[float, float]:
+    """Seconds until `gar-run --jobs` of one thread has ended for each of these, side by side; processor seconds."""
+    run = [sys.executable, "-m", "gar_edge.runtime.cli.run", "--threads", "1", "-m", str(SHIPPED)]
+    commands = [[*run, "--jobs", str(one), "--jsonl", str(out.with_suffix(f".{one.name}"))] for one in jobs]
+    begin = time.perf_counter()
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        spent = [cpu["command"] for _, cpu in pool.map(timed, commands)]
+    return time.perf_counter() - begin, sum(spent)
 
 
 def timed(command: list[str]) -> tuple[float, dict[str, float]]:
@@ -67,7 +91,7 @@ def _used(pid: int) -> dict[int, tuple[str, float]]:
     try:
         for one in (above := psutil.Process(pid), *above.children(recursive=True)):
             name = " ".join(one.cmdline())
-            kind = "command" if one.pid == pid else "workers" if "MapWorker" in name else "ray"
+            kind = "command" if one.pid == pid else "workers" if "ray::Worker" in name else "ray"
             spent = one.cpu_times()
             found[one.pid] = kind, spent.user + spent.system
     except psutil.Error:  # one has just ended
@@ -84,6 +108,7 @@ def speed(
     """Rows a second of the work and of the whole command, by side, round by round."""
     from helpers.drawn_coco import drawn_coco
 
+    os.environ["RAY_worker_niceness"] = "0"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         coco = drawn_coco(folder / "drawn", regions)
@@ -91,9 +116,8 @@ def speed(
         for number in range(rounds):
             line: dict[str, Any] = {"round": number, "regions": regions}
             out = folder / f"jobs-{number}.jsonl"
-            run = [sys.executable, "-m", "gar_edge.runtime.cli.run", "--jobs", str(jobs), "--jsonl", str(out)]
-            seconds, jobs_cpu = timed([*run, "--threads", "1", "-m", str(SHIPPED)])
-            line |= {"jobs, whole": regions / seconds, "jobs, cpu s": jobs_cpu["command"]}
+            seconds, jobs_cpu = bare([jobs], out)
+            line |= {"jobs, whole": regions / seconds, "jobs, cpu s": jobs_cpu}
             for workers in range(1, most + 1):
                 out = folder / f"label-{number}-{workers}"
                 label = [sys.executable, "-m", "gar_edge.runtime.cli.label", str(coco), "--out", str(out)]
@@ -102,8 +126,12 @@ def speed(
                 line |= {f"{workers} workers, cpu s of {kind}": spent for kind, spent in cpu.items()}
                 line[f"{workers} workers"] = json.loads((out / "summary.json").read_text())["rows_per_second"]
             if most > 1:
+                seconds, _ = bare(halves(jobs), out)
+                line["two processes of jobs, whole"] = regions / seconds
+                line["two processes over one"] = line["two processes of jobs, whole"] / line["jobs, whole"]
                 line["two over one"] = line["2 workers"] / line["1 workers"]
-            line["share of the framework, cpu"] = 1 - jobs_cpu["command"] / sum(
+                line["two over one, share of two processes'"] = line["two over one"] / line["two processes over one"]
+            line["share of the framework, cpu"] = 1 - jobs_cpu / sum(
                 line[f"1 workers, cpu s of {kind}"] for kind in ("command", "workers", "ray")
             )
             line["share of the framework"] = 1 - line["1 workers, whole"] / line["jobs, whole"]
@@ -169,7 +197,7 @@ class Watch:
             self.driver = max(self.driver, _own(me))
             for child in me.children(recursive=True):
                 try:
-                    if "MapWorker" in " ".join(child.cmdline()):
+                    if "ray::Worker" in " ".join(child.cmdline()):
                         self.worker = max(self.worker, _own(child))
                 except psutil.Error:
                     continue

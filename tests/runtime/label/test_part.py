@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -130,11 +130,9 @@ def test_attempts_at_the_same_time_leave_each_row_once(
     output = Output(tmp_path / "out")
     plan = plan_of(drawn, output)
     task = task_of(drawn, output.folder)
-    threads = [threading.Thread(target=work, args=(task, plan, gar)) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(3) as pool:
+        for attempt in [pool.submit(work, task, plan, gar) for _ in range(3)]:
+            attempt.result()
     rows = list(rows_of_output(output))
     assert len(rows) == len({row["key"] for row in rows}) == 40
     assert texts(output) == described
