@@ -16,9 +16,10 @@ from gar_edge.runtime.errors import GarBackendError
 _STORE = 128 << 20  # bytes of shared memory: names of parts and counts are all that goes through it
 _OVERHEAD = 512 << 20  # bytes of a worker beside its weights: interpreter, caches, a picture
 _PATIENCE = 10.0  # seconds until a cluster must take a connection: Ray itself tries for minutes (seen in 2.60)
-_QUIET = {
+_SURROUNDINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",  # else Ray tells its makers about the run
     "RAY_ENABLE_AUTO_CONNECT": "0",  # else a call after the end starts another Ray
+    "RAY_worker_niceness": "0",  # else workers run at 15 and hardly get on beside anything: nice gar-label says it too
 }
 _LOOPBACK = "127.0.0.1"
 
@@ -46,8 +47,8 @@ def connected(address: str | None, *, cpus: int) -> Iterator[None]:
     """
     if address is not None and address != "auto":
         _reach(address)
-    before = {name: os.environ.get(name) for name in _QUIET}
-    os.environ.update({name: value for name, value in _QUIET.items() if name not in os.environ})
+    before = {name: os.environ.get(name) for name in _SURROUNDINGS}
+    os.environ.update({name: value for name, value in _SURROUNDINGS.items() if name not in os.environ})
     import ray
 
     here = {"num_cpus": cpus, "object_store_memory": _STORE, "_node_ip_address": _LOOPBACK}

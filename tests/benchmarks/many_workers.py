@@ -5,8 +5,8 @@
 
 speed: gar-nano, one thread a worker, drawn scenes; within a round the sides take turns, and rows a second are those of
 the whole command, and for gar-label those of the work without starting Ray too. Two processes of `gar-run --jobs` with
-half the jobs each say what two workers could do at most. Ray starts workers at niceness 15; here all sides have the
-same. Processor seconds tell the framework's share on a machine with other users.
+half the jobs each say what two workers could do at most. Processor seconds tell the framework's share on a machine with
+other users.
 
 memory: rows that get a line without a picture, a model's run or a wait for the disk, so that what grows would be the
 framework's.
@@ -108,7 +108,6 @@ def speed(
     """Rows a second of the work and of the whole command, by side, round by round."""
     from helpers.drawn_coco import drawn_coco
 
-    os.environ["RAY_worker_niceness"] = "0"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         coco = drawn_coco(folder / "drawn", regions)

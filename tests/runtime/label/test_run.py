@@ -256,6 +256,17 @@ def test_nothing_is_told_to_rays_makers(tmp_path: Path) -> None:
     assert done.stdout.split()[-2:] == ["False", str(before)]
 
 
+def test_workers_here_are_as_nice_as_the_command() -> None:
+    """Ray would start them at 15, where they hardly get on beside anything else."""
+    code = (
+        "import os, ray\nfrom gar_edge.runtime.label.cluster import connected\n"
+        "with connected(None, cpus=1):\n    print(ray.get(ray.remote(lambda: os.nice(0)).remote()), os.nice(0))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    workers, own = done.stdout.split()[-2:]
+    assert workers == own
+
+
 def test_ctrl_c_ends_it_with_one_line_and_nothing_is_lost(
     tmp_path: Path, drawn: Path, described: dict[str, list[int]]
 ) -> None:
