@@ -46,3 +46,11 @@ class DiesOnce:
 
         gar.pipeline.decoder.session.bind = counted  # type: ignore[method-assign, assignment]
         return gar
+
+
+@dataclass(frozen=True)
+class DiesLoading:
+    """Takes the process with it, as a crash in a library would."""
+
+    def __call__(self) -> Gar:
+        os._exit(9)

@@ -16,7 +16,7 @@ from typing import Any
 import helpers
 import pytest
 from helpers.drawn_coco import drawn_coco
-from helpers.label_loaders import DiesOnce, OtherBundleOn
+from helpers.label_loaders import DiesLoading, DiesOnce, OtherBundleOn
 from helpers.needs import RAY
 from pycocotools.coco import COCO
 
@@ -191,6 +191,13 @@ def test_a_bundle_that_differs_on_a_node_ends_the_run(tmp_path: Path, drawn: Pat
             run_parts(wrong, plan, SHARE, 2, lambda progress: None)
     finally:
         cluster.remove_node(node)
+
+
+def test_workers_that_die_as_they_load_end_the_run(tmp_path: Path, drawn: Path, cluster: Cluster) -> None:
+    task, plan = prepared(drawn, tmp_path / "out")
+    dying = Task(load=DiesLoading(), settings=task.settings, folder=task.folder, output=task.output)
+    with connected(cluster.address, cpus=1), pytest.raises(GarBackendError, match="workers cannot be started"):
+        run_parts(dying, plan, SHARE, 1, lambda progress: None)
 
 
 def test_a_cluster_without_room_says_what_a_worker_takes(tmp_path: Path, drawn: Path, cluster: Cluster) -> None:
