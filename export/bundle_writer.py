@@ -27,12 +27,13 @@ from gar_edge.export.forms import Forms, trace_graphs
 from gar_edge.export.graphs import Precision, TracedGraph
 from gar_edge.export.progress import Progress
 from gar_edge.export.quantise import Quantising, calibration_options, write_quantised
+from gar_edge.export.split_head import split_head
 from gar_edge.export.validate import Report, validate
 from gar_edge.export.weights_file import DataFile, Stored, parameter_bytes, point_at, stream_weights
 from gar_edge.models.checkpoint import Checkpoint
 from gar_edge.models.weights import TOKEN_TABLE, Recipe
 from gar_edge.runtime.bundle.bundle import remember_digests
-from gar_edge.runtime.bundle.manifest import FILE, FileEntry, Graph, Manifest
+from gar_edge.runtime.bundle.manifest import FILE, FileEntry, Graph, GraphForm, Manifest
 from gar_edge.runtime.engines.onnxruntime.newest_operators import NEEDED, knows_newest_operators
 from gar_edge.runtime.engines.telemetry import import_onnxruntime
 from gar_edge.runtime.errors import GarExportError, GarOptionError, GarValidationError
@@ -48,6 +49,7 @@ class ExportOptions:
     """max_tiles None keeps the checkpoint's limit; force replaces an existing bundle; validate compares with torch.
 
     quantising: how, for the precisions that quantise. compat: the decoder also for engines of opset 20; not with int4.
+    head_bytes: most weights of one product of the head, in forms not for processors; None: the head is one product.
     judged: whether a bundle that loses too much by quantisation is refused. remembered: as the one exported last.
     """
 
@@ -57,6 +59,7 @@ class ExportOptions:
     validate: bool = True
     quantising: Quantising = field(default_factory=Quantising)
     compat: bool = False
+    head_bytes: int | None = None
     judged: bool = True
     remembered: bool = True
 
@@ -128,9 +131,13 @@ def _write(
             with DataFile(folder / data_file, progress.advance) as data:
                 stored = stream_weights(graph, checkpoint.weights, precision.torch, data, shared)
                 files[data_file] = data.entry()
-        graphs[name] = _write_graph(folder, f"{name}.onnx", graph, stored)
+        most = options.head_bytes if name == "decoder" else None
+        graphs[name] = _write_graph(folder, f"{name}.onnx", graph, stored, most)
         for engine, form in forms.by_engine.items():
-            engine_graphs.setdefault(engine, {})[name] = _write_graph(folder, f"{name}_{engine}.onnx", form, stored)
+            # A processor allocates what it likes, and waits for its threads once a product.
+            split = None if engine == GraphForm.CPU else most
+            written = _write_graph(folder, f"{name}_{engine}.onnx", form, stored, split)
+            engine_graphs.setdefault(engine, {})[name] = written
     (folder / describe.TOKENIZER).write_text(checkpoint.tokenizer_json, encoding="utf-8")
     (folder / describe.CHAT_TEMPLATE).write_text(checkpoint.chat_template, encoding="utf-8")
     for path in folder.iterdir():
@@ -167,8 +174,12 @@ def _write_table(
     return dict(zip(names, stored, strict=True))
 
 
-def _write_graph(folder: Path, name: str, graph: TracedGraph, stored: Mapping[str, Stored]) -> Graph:
+def _write_graph(
+    folder: Path, name: str, graph: TracedGraph, stored: Mapping[str, Stored], head_bytes: int | None
+) -> Graph:
     point_at(graph, stored)
+    if head_bytes is not None:
+        split_head(graph.model.graph, head_bytes)
     onnx.save(ir.to_proto(graph.model), str(folder / name))
     read = dict.fromkeys(place.path.name for place in stored.values())
     return describe.describe_graph(graph, (name, *read))

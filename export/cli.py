@@ -62,6 +62,14 @@ def export(
             help="Write the decoder for TensorRT before 10.15 (JetPack 6, 7.0, 7.1) too; not with --int4.",
         ),
     ] = False,
+    split_head: Annotated[
+        bool,
+        typer.Option(
+            "--split-head",
+            help="The decoder's head as products of 64 MiB of weights at most, for Jetsons that refuse larger "
+            "allocations; answers stay the same.",
+        ),
+    ] = False,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="Bundle folder. Default: in the per-user data folder.", show_default=False),
@@ -120,7 +128,7 @@ def export(
     """  # fmt: skip
     flags = {"fp32": fp32, "fp16": fp16, "int8": int8, "int4": int4, "fp8": fp8}
     chosen = [name for name, wanted in flags.items() if wanted]
-    _check_usage(size, checkpoint, revision, chosen, random_weights, compat, device)
+    _check_usage(size, checkpoint, revision, chosen, random_weights, compat, split_head, device)
     if device is None:
         _check_calibration(chosen, calib_data, calib_samples, keep_float, report)
     # Read when OpenMP is loaded. Otherwise its threads spin on every core while they wait for each other, and
@@ -134,6 +142,7 @@ def export(
     from gar_edge.export.bundle_writer import ExportOptions, check_destination
     from gar_edge.export.graphs import Precision
     from gar_edge.export.quantise import Quantising
+    from gar_edge.export.split_head import PRODUCT_BYTES
     from gar_edge.runtime.files.paths import default_bundle
 
     if output is not None:
@@ -142,7 +151,7 @@ def export(
     fitted = None
     if device is not None:
         fitted = _fitted(source, device, max_tiles)
-        chosen, compat, max_tiles = [fitted.precision], fitted.compat, fitted.tiles
+        chosen, compat, split_head, max_tiles = [fitted.precision], fitted.compat, fitted.split_head, fitted.tiles
         print("\n".join(fitted.sentences()), file=sys.stderr)
     precision = Precision(chosen[0] if chosen else "fp32")
     folder = output or default_bundle(f"{source.name.replace('/', '--')}-{precision.value}")
@@ -150,7 +159,10 @@ def export(
     if random_weights and keep_float == AUTO:
         kept = NONE  # what random weights lose says nothing, and a bundle to size a device with should have its size
     quantising = Quantising(_is_nano(size, checkpoint, random_weights), calib_data, calib_samples, calibrator, kept)
-    options = ExportOptions(precision, max_tiles, force, not no_validate, quantising, compat, judged=not random_weights)
+    options = ExportOptions(
+        precision, max_tiles, force, not no_validate, quantising, compat, PRODUCT_BYTES if split_head else None,
+        judged=not random_weights,
+    )  # fmt: skip
     begin = time.perf_counter()
     exported = _export(source, folder, options, quiet=as_json)
     if report is not None and exported.account is not None:
@@ -196,14 +208,15 @@ def _check_usage(
     precisions: list[str],
     random_weights: bool,
     compat: bool,
+    split_head: bool,
     device: DeviceName | None,
 ) -> None:
     if (size is None) == (checkpoint is None):
         raise typer.BadParameter("give either --size or --checkpoint")
     if len(precisions) > 1:
         raise typer.BadParameter(f"{' and '.join('--' + name for name in precisions)} exclude each other")
-    if device is not None and (precisions or compat):
-        options = [f"--{name}" for name in precisions] + ["--compat"] * compat
+    options = [f"--{name}" for name in precisions] + ["--compat"] * compat + ["--split-head"] * split_head
+    if device is not None and options:
         raise typer.BadParameter(f"--for chooses {' and '.join(options)} by itself; leave one of the two out")
     if compat and precisions == ["int4"]:
         raise typer.BadParameter(

@@ -1,4 +1,4 @@
-"""What `gar-export --for DEVICE` chooses for a device, and why: precision, form of the decoder, most tiles.
+"""What `gar-export --for DEVICE` chooses for a device, and why: precision, form of the decoder, its head, most tiles.
 
 Capabilities and versions are NVIDIA's (docs/jetson.md has the table). Nothing here was timed on any of the devices: the
 reasons are what they can compute, what their TensorRT can read, and what fits their memory.
@@ -32,13 +32,15 @@ class _Device:
 
     precisions: preferred first, each with why.
 
-    compat: why it gets a compat decoder; None: it gets none. tiles: most tiles and why; None: the checkpoint's.
+    compat: why it gets a compat decoder; None: it gets none. split: why its head is split; None: it is not. tiles: most
+    tiles and why; None: the checkpoint's.
     """
 
     title: str
     memory: tuple[int, int]
     precisions: tuple[tuple[str, str], ...]
     compat: str | None = None
+    split: str | None = None
     tiles: tuple[int, str] | None = None
 
 
@@ -46,13 +48,14 @@ _INT8 = ("int8", "its tensor cores multiply int8 and no 8-bit floats, and a toke
 _FP8 = ("fp8", "its tensor cores multiply 8-bit floats, which keep outliers; a token reads half of float16's bytes")
 _INT4 = ("int4", "the layers' weights in 4 bits, because 8 do not fit")
 _JETPACK_6 = "JetPack 6's TensorRT 10.3 lacks the standard decoder's operators; JetPack 7.2 takes the standard one"
+_NVMAP = "from L4T 36.4.7 on JetPack 6 was seen to refuse single allocations of hundreds of MB, as a whole head is"
 
 _DEVICES = {
     DeviceName.ORIN_NANO: _Device(
-        "Orin Nano", (8, 8), (_INT8,), _JETPACK_6,
+        "Orin Nano", (8, 8), (_INT8,), _JETPACK_6, _NVMAP,
         (4, "its 8 GB are the system's too; cache and scratch are half of what 16 tiles take"),
     ),
-    DeviceName.ORIN: _Device("Orin NX or AGX Orin", (16, 64), (_INT8,), _JETPACK_6),
+    DeviceName.ORIN: _Device("Orin NX or AGX Orin", (16, 64), (_INT8,), _JETPACK_6, _NVMAP),
     DeviceName.THOR: _Device(
         "Thor", (128, 128), (_FP8,), "the TensorRT 10.13 of JetPack 7.0 and 7.1 lacks the standard decoder's operators"
     ),
@@ -69,12 +72,13 @@ class Choice:
     device: str
     precision: str
     compat: bool
+    split_head: bool
     tiles: int | None
     reasons: tuple[str, ...]
 
     def sentences(self) -> list[str]:
         """The choice as options, then its reasons, a line each."""
-        options = [f"--{self.precision}", *["--compat"] * self.compat]
+        options = [f"--{self.precision}", *["--compat"] * self.compat, *["--split-head"] * self.split_head]
         if self.tiles is not None:
             options.append(f"--max-tiles {self.tiles}")
         return [f"For {self.device}: {' '.join(options)}", *(f"  {reason}" for reason in self.reasons)]
@@ -113,6 +117,8 @@ def choose(
     ]
     if device.compat is not None:
         reasons.append(f"compat: {device.compat}")
+    if device.split is not None:
+        reasons.append(f"split head: {device.split}")
     if lowered is not None:
         reasons.append(f"{lowered[0]} tiles: {lowered[1]}; --max-tiles allows more")
-    return Choice(device.title, precision, compat, tiles, tuple(reasons))
+    return Choice(device.title, precision, compat, device.split is not None, tiles, tuple(reasons))

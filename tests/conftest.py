@@ -17,6 +17,7 @@ from fakes.cuda import FakeCuda, FakeStream
 from fakes.gpu import FakeGpu
 from fakes.onnxruntime import FakeOnnxRuntime
 from fakes.tensorrt import FakeTensorRt
+from fakes.virtual_memory import FakeDriver
 from helpers.shapes import SHAPES, SHARDS, SMALLEST
 from helpers.shared import shared_folder
 from helpers.spoilt import write_json
@@ -158,10 +159,11 @@ def trt(cuda: FakeCuda) -> FakeTensorRt:
 @pytest.fixture
 def fake_gpu(monkeypatch: pytest.MonkeyPatch, cuda: FakeCuda, trt: FakeTensorRt) -> FakeGpu:
     """Puts the fakes in the place of `tensorrt` and cuda-python."""
-    gpu = FakeGpu(cuda, trt, FakeTensorRt(cuda, "tensorrt_rtx", "1.7.1.116"))
+    gpu = FakeGpu(cuda, FakeDriver(cuda), trt, FakeTensorRt(cuda, "tensorrt_rtx", "1.7.1.116"))
     monkeypatch.setitem(sys.modules, "tensorrt", gpu.tensorrt)
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", gpu.rtx)
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", cuda)
+    monkeypatch.setitem(sys.modules, "cuda.bindings.driver", gpu.driver)
     monkeypatch.setattr("gar_edge.runtime.engines.choice.nvidia_gpu_is_visible", lambda: cuda.present)
     return gpu
 

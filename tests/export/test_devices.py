@@ -32,10 +32,12 @@ def test_the_1b_suits_every_device(name: DeviceName) -> None:
     assert choice.precision == ("fp8" if capability >= 8.9 else "int8")
     assert choice.compat == (tensorrt is not None)
     assert choice.tiles == (4 if name is DeviceName.ORIN_NANO else None)
-    assert len(choice.reasons) == 2 + choice.compat + (choice.tiles is not None)
+    assert choice.split_head == (tensorrt == "10.3")  # JetPack 6's NvMap
+    assert len(choice.reasons) == 2 + choice.compat + choice.split_head + (choice.tiles is not None)
     first, *reasons = choice.sentences()
     assert first.startswith(f"For {choice.device}: --{choice.precision}")
     assert ("--compat" in first, "--max-tiles 4" in first) == (choice.compat, choice.tiles == 4)
+    assert ("--split-head" in first) == choice.split_head
     assert all(reason.startswith("  ") for reason in reasons)
 
 
@@ -84,13 +86,19 @@ def test_the_command_exports_what_it_chose(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)["for"]
     assert (said["precision"], said["compat"], said["device"]) == ("int8", True, "Orin Nano")
+    assert said["split_head"]
     assert all(reason in done.stderr for reason in said["reasons"])
     manifest = json.loads((tmp_path / "b" / "gar.json").read_text(encoding="utf-8"))
     assert (manifest["precision"], "compat" in manifest["engine_graphs"]) == ("int8", True)
 
 
 @pytest.mark.parametrize(
-    ("option", "said"), [("--int8", "--for chooses --int8 by itself"), ("--compat", "--for chooses --compat by itself")]
+    ("option", "said"),
+    [
+        ("--int8", "--for chooses --int8 by itself"),
+        ("--compat", "--for chooses --compat by itself"),
+        ("--split-head", "--for chooses --split-head by itself"),
+    ],
 )
 def test_options_that_contradict_it_are_refused(tmp_path: Path, option: str, said: str) -> None:
     done = run("--size", "nano", "--for", "orin", option, "-o", tmp_path / "b")

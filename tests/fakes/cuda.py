@@ -45,6 +45,7 @@ class Allocation:
     kind: Kind
     memory: np.ndarray  # kept when freed: the address stays taken
     freed: bool = False
+    in_pieces: bool = False  # over memory that `FakeDriver` counts
 
 
 class Memory:
@@ -120,7 +121,9 @@ class FakeStatus(IntEnum):
 
 
 class FakeCuda(ModuleType):
-    """The module. `capacity`: bytes of device memory. `present`: whether there is a GPU. `calls`: how often what."""
+    """The module. `capacity`: bytes of device memory. `largest`: of one allocation, None for any. `in_pieces`: those that
+    `FakeDriver` gave. `present`: whether there is a GPU. `calls`: how often what.
+    """
 
     cudaStreamNonBlocking = 1
     cudaMemcpyKind = IntEnum(
@@ -143,6 +146,8 @@ class FakeCuda(ModuleType):
         self.integrated = integrated
         self.present = True
         self.capacity = 1 << 30
+        self.largest: int | None = None
+        self.in_pieces = 0
         self.memory = Memory()
         self.streams: dict[int, FakeStream] = {}
         self.calls: Counter[str] = Counter()
@@ -158,7 +163,12 @@ class FakeCuda(ModuleType):
     @property
     def used(self) -> int:
         """Bytes of device memory that are allocated."""
-        return sum(one.size for one in self.memory.allocations if one.kind is Kind.DEVICE and not one.freed)
+        plain = [one for one in self.memory.allocations if one.kind is Kind.DEVICE and not one.in_pieces]
+        return sum(one.size for one in plain if not one.freed) + self.in_pieces
+
+    def has_room(self, size: int) -> bool:
+        """Whether so many bytes can be had in one allocation."""
+        return self.used + size <= self.capacity and (self.largest is None or size <= self.largest)
 
     def finish(self) -> None:
         """Do everything that is queued. Whoever waits beside another thread that does waits for what that one does."""
@@ -168,6 +178,15 @@ class FakeCuda(ModuleType):
                     stream.queue.pop(0)()
 
     # Devices
+
+    def cudaSetDevice(self, device: int) -> tuple[Any, ...]:
+        return (FakeStatus.cudaSuccess,)
+
+    def cudaDeviceSynchronize(self) -> tuple[Any, ...]:
+        if any(stream.recording is not None for stream in self.streams.values()):
+            raise Violation("cudaDeviceSynchronize while a stream is captured")
+        self.finish()
+        return (FakeStatus.cudaSuccess,)
 
     def cudaGetDeviceCount(self) -> tuple[Any, ...]:
         return (FakeStatus.cudaSuccess, 1) if self.present else (FakeStatus.cudaErrorNoDevice, None)
@@ -194,7 +213,7 @@ class FakeCuda(ModuleType):
 
     def cudaMalloc(self, size: int) -> tuple[Any, ...]:
         self._refuse_in_capture("cudaMalloc")
-        if self.used + size > self.capacity:
+        if not self.has_room(size):
             return FakeStatus.cudaErrorMemoryAllocation, None
         return FakeStatus.cudaSuccess, self.memory.allocate(size, Kind.DEVICE)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from fakes.cuda import FakeCuda
 from fakes.tensorrt import FakeTensorRt
+from fakes.virtual_memory import FakeDriver
 
 
 @dataclass(frozen=True)
@@ -13,5 +14,6 @@ class FakeGpu:
     """A machine with both TensorRTs and one GPU, all faked."""
 
     cuda: FakeCuda
+    driver: FakeDriver
     tensorrt: FakeTensorRt
     rtx: FakeTensorRt

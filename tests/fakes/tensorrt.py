@@ -32,6 +32,7 @@ from fakes.tensorrt_engine import (
     dims_of,
     shape_inputs,
 )
+from fakes.tensorrt_memory import FakeMemory, IGpuAsyncAllocator, weight_bytes
 
 AHEAD_OF_TIME = "ahead of time"
 
@@ -154,6 +155,8 @@ class FakeParser:
 
 
 class FakeBuilder:
+    gpu_allocator: Any = None
+
     def __init__(self, module: FakeTensorRt, logger: ILogger) -> None:
         self._module = module
         self._logger = logger
@@ -181,6 +184,11 @@ class FakeBuilder:
             return None
         for profile in config.profiles:
             _check_profile(network, profile)
+        size = weight_bytes(network.model, str(network.source))
+        # Kernels are tried with the weights in place; TensorRT-RTX needs no device to build.
+        if not self._module.is_rtx and not FakeMemory(self._module, self.gpu_allocator, size).address:
+            self._logger.log(Severity.ERROR, f"Requested amount of GPU memory ({size} bytes) could not be allocated.")
+            return None
         plan = Plan(
             network.model.SerializeToString(), str(network.source), config.profiles, self._module.__version__,
             self._module.device, network.plugin, network.plugin and self._module.registry.creators == [AHEAD_OF_TIME],
@@ -189,6 +197,8 @@ class FakeBuilder:
 
 
 class FakeRuntime:
+    gpu_allocator: Any = None
+
     def __init__(self, module: FakeTensorRt, logger: ILogger) -> None:
         self._module = module
         self._logger = logger
@@ -205,7 +215,12 @@ class FakeRuntime:
         if plan.plugin and not plan.kernel and not self._module.registry.creators:
             self._logger.log(Severity.ERROR, f"getCreator could not find {REPLAY}")
             return None
-        engine = FakeEngine(self._module, plan)
+        size = weight_bytes(onnx.load_model_from_string(plan.model), plan.source)
+        weights = FakeMemory(self._module, self.gpu_allocator, size)
+        if not weights.address:
+            self._logger.log(Severity.ERROR, f"Requested amount of GPU memory ({size} bytes) could not be allocated.")
+            return None
+        engine = FakeEngine(self._module, plan, weights)
         self._module.engines.append(engine)
         return engine
 
@@ -261,6 +276,7 @@ class FakeTensorRt(ModuleType):
 
     CudaGraphStrategy = CudaGraphStrategy
     ExecutionContextAllocationStrategy = ExecutionContextAllocationStrategy
+    IGpuAsyncAllocator = IGpuAsyncAllocator
     ILogger = ILogger
     IProgressMonitor = IProgressMonitor
     TensorLocation = TensorLocation

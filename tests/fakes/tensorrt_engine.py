@@ -31,6 +31,7 @@ from fakes.runtime_config import ExecutionContextAllocationStrategy, FakeRuntime
 
 if TYPE_CHECKING:
     from fakes.tensorrt import FakeTensorRt
+    from fakes.tensorrt_memory import FakeMemory
 
 SCATTER, REPLAY = "TensorScatter", "RoiReplay"
 WRITE_INDEX, EMBEDS = "write_index", "inputs_embeds"
@@ -88,8 +89,9 @@ class Plan:
 
 
 class FakeEngine:
-    def __init__(self, module: FakeTensorRt, plan: Plan) -> None:
+    def __init__(self, module: FakeTensorRt, plan: Plan, weights: FakeMemory) -> None:
         self.module = module
+        self.weights = weights
         self.plan = plan
         # A plugin's kernel is beyond us: the file's own body stands in for it.
         model = onnx.load(plan.source, load_external_data=False) if plan.plugin else None
@@ -262,6 +264,9 @@ class FakeContext:
         scratch: tuple[int, int],
     ) -> None:
         memory, arrays = self.engine.module.cuda.memory, dict(host)
+        memory.check(
+            self.engine.weights.address, self.engine.weights.size, Kind.DEVICE, "weights, when the kernel runs"
+        )
         memory.check(*scratch, Kind.DEVICE, "scratch memory, when the kernel runs")
         ctypes.memset(scratch[0], 0xA5, scratch[1])
         for name, shape in shapes.items():

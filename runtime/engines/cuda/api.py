@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,8 @@ from gar_edge.runtime.engines.cuda.status import unpacked
 from gar_edge.runtime.engines.host_memory import available_memory
 from gar_edge.runtime.errors import GarBackendError
 
-_MODULES = ("cuda.bindings.runtime", "cuda.cudart")  # from cuda-python 12.6 on, and before (JetPack 6's CUDA 12)
+# CUDA's runtime and its driver, from cuda-python 12.6 on, and before (JetPack 6's CUDA 12).
+_MODULES = (("cuda.bindings.runtime", "cuda.bindings.driver"), ("cuda.cudart", "cuda.cuda"))
 DEVICE = 0  # CUDA_VISIBLE_DEVICES chooses another
 
 
@@ -26,19 +28,23 @@ class Device:
 
 
 class Cuda:
-    """CUDA's runtime API on the first visible device."""
+    """CUDA's runtime API on the first visible device. driver: its driver API, None where cuda-python has none."""
 
-    def __init__(self, api: Any) -> None:
+    def __init__(self, api: Any, driver: Any = None) -> None:
         self.api = api
+        self.driver = driver
 
     @classmethod
     def load(cls) -> Cuda:
         """Import cuda-python, in its newer or its older layout."""
-        for module in _MODULES:
+        for runtime, driver in _MODULES:
             try:
-                return cls(importlib.import_module(module))
+                api = importlib.import_module(runtime)
             except ImportError:
                 continue
+            with suppress(ImportError):
+                return cls(api, importlib.import_module(driver))
+            return cls(api)
         raise GarBackendError(
             "cuda-python is not installed; pip install cuda-python of the major version of your CUDA "
             "('gar-edge[tensorrt]' and 'gar-edge[rtx]' bring it)"
@@ -53,6 +59,19 @@ class Cuda:
 
         return unpacked(getattr(self.api, name)(*arguments), refusal)
 
+    def drive(self, name: str, *arguments: Any) -> Any:
+        """`call` for a function of the driver."""
+
+        def refusal(status: Any) -> CudaError:
+            text = self.driver.cuGetErrorString(status)[1]
+            return CudaError(f"{name} failed: {text.decode() if isinstance(text, bytes) else text}", int(status))
+
+        return unpacked(getattr(self.driver, name)(*arguments), refusal)
+
+    def use_device(self) -> None:
+        """Make the device's context, and let this thread's calls of the driver use it."""
+        self.call("cudaSetDevice", DEVICE)
+
     def device(self) -> Device:
         """The GPU that everything runs on; `GarBackendError` where there is none."""
         try:
@@ -66,8 +85,12 @@ class Cuda:
     def free_memory(self) -> int:
         """Bytes that can still be allocated. A Jetson's GPU shares the memory of its CPU, and caches count as free."""
         free, _ = self.call("cudaMemGetInfo")
-        shared = available_memory() if self._attribute("Integrated") else 0
+        shared = available_memory() if self.is_integrated() else 0
         return shared or int(free)
+
+    def is_integrated(self) -> bool:
+        """Whether the GPU shares its CPU's memory, as a Jetson's does."""
+        return bool(self._attribute("Integrated"))
 
     def _attribute(self, name: str) -> int:
         return int(self.call("cudaDeviceGetAttribute", getattr(self.api.cudaDeviceAttr, f"cudaDevAttr{name}"), DEVICE))

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from gar_edge.runtime.engines.cuda.api import Cuda, CudaError
+from gar_edge.runtime.engines.cuda.device_memory import OUT_OF_MEMORY, DeviceMemory, advice
 from gar_edge.runtime.engines.protocol import Array, Buffer
 from gar_edge.runtime.errors import GarBackendError
 
@@ -22,7 +23,6 @@ ALIGNMENT = 256  # bytes; what TensorRT asks of every tensor's address, and what
 STAGING = 64 << 20  # most bytes of uploads that may wait for the GPU
 FEATURES_AT_ONCE = 1024  # four tiles of the 1B
 PREFILL_CHUNK = 512  # positions that keep a GPU busy for as long as it reads the weights
-_OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation
 
 
 class Block:
@@ -41,13 +41,20 @@ class Pool:
     behind that, for there is one stream.
     """
 
-    def __init__(self, allocate: Callable[[int], int], free: Callable[[int], None], remedy: str) -> None:
+    def __init__(
+        self,
+        allocate: Callable[[int], int],
+        free: Callable[[int], None],
+        remedy: Callable[[int], str],
+        lock: threading.RLock,
+    ) -> None:
+        """remedy: what a user can do where so many bytes are refused. lock: the stream's."""
         self._allocate = allocate
         self._free = free
         self._remedy = remedy
         self._spare: list[tuple[int, int]] = []  # size, address; sorted
         self._returned: deque[tuple[int, int]] = deque()  # by the garbage collector, at any moment and in any thread
-        self._lock = threading.Lock()
+        self._lock = lock
         weakref.finalize(self, _free_all, free, self._spare, self._returned).atexit = False
 
     def take(self, size: int) -> Block:
@@ -69,13 +76,14 @@ class Pool:
         try:
             return self._allocate(size)
         except CudaError as error:
-            if error.status != _OUT_OF_MEMORY:
+            if error.status != OUT_OF_MEMORY:
                 raise
             _free_all(self._free, self._spare, self._returned)
         try:
             return self._allocate(size)
         except CudaError:
-            raise GarBackendError(f"out of GPU memory for a buffer of {size / 2**20:.0f} MiB; {self._remedy}") from None
+            mebibytes = f"{size / 2**20:.0f} MiB"
+            raise GarBackendError(f"out of GPU memory for a buffer of {mebibytes}; {self._remedy(size)}") from None
 
 
 def _free_all(free: Callable[[int], None], spare: list[tuple[int, int]], returned: deque[tuple[int, int]]) -> None:
@@ -85,25 +93,46 @@ def _free_all(free: Callable[[int], None], spare: list[tuple[int, int]], returne
         free(spare.pop()[1])
 
 
+class Queue:
+    """A CUDA stream's handle, which outlives all that must wait for the stream."""
+
+    def __init__(self, cuda: Cuda) -> None:
+        self._cuda = cuda
+        self.handle = cuda.call("cudaStreamCreateWithFlags", cuda.api.cudaStreamNonBlocking)
+        weakref.finalize(self, cuda.call, "cudaStreamDestroy", self.handle).atexit = False
+
+    def wait(self) -> None:
+        """Until everything queued is done."""
+        self._cuda.call("cudaStreamSynchronize", self.handle)
+
+
 class Stream:
     """The one CUDA stream of a back end: uploads, runs and downloads happen in the order in which they are queued.
 
-    `lock` belongs to whoever queues several things that must not be mixed with another thread's.
+    `lock` belongs to whoever queues several things that must not be mixed with another thread's. memory: what its
+    buffers are allocated from.
     """
 
     def __init__(self, cuda: Cuda, remedy: str) -> None:
         """remedy: what a user can do where memory runs out."""
         self._cuda = cuda
-        self.handle = cuda.call("cudaStreamCreateWithFlags", cuda.api.cudaStreamNonBlocking)
+        self.remedy = remedy
+        self._queue = Queue(cuda)
+        self.handle = self._queue.handle
         self.lock = threading.RLock()
-        self.device = Pool(
-            lambda size: int(cuda.call("cudaMalloc", size)), lambda at: cuda.call("cudaFree", at), remedy
-        )
+        self.memory = DeviceMemory(cuda, self._queue.wait)
+
+        def told(size: int) -> str:
+            return remedy + advice(cuda, size)
+
+        self.device = Pool(self.memory.allocate, self.memory.free, told, self.lock)
         self._pinned = Pool(
-            lambda size: int(cuda.call("cudaMallocHost", size)), lambda at: cuda.call("cudaFreeHost", at), remedy
+            lambda size: int(cuda.call("cudaMallocHost", size)),
+            lambda at: cuda.call("cudaFreeHost", at),
+            told,
+            self.lock,
         )
         self._in_flight: list[Block] = []  # pinned blocks that queued uploads read from
-        weakref.finalize(self, cuda.call, "cudaStreamDestroy", self.handle).atexit = False
 
     def upload(self, address: int, host: Array) -> None:
         """Queue a copy to the device; the array may change at once."""
@@ -139,7 +168,7 @@ class Stream:
     def synchronise(self) -> None:
         """Wait until everything queued is done."""
         with self.lock:
-            self._cuda.call("cudaStreamSynchronize", self.handle)
+            self._queue.wait()
             self._in_flight.clear()
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:

@@ -9,8 +9,10 @@ from typing import Any
 
 from gar_edge.runtime.bundle.manifest import Manifest
 from gar_edge.runtime.engines.cuda.api import Cuda
+from gar_edge.runtime.engines.cuda.device_memory import advice
 from gar_edge.runtime.engines.cuda.memory import OnDevice, Scratch
 from gar_edge.runtime.engines.protocol import Session
+from gar_edge.runtime.engines.tensorrt.allocator import allocator
 from gar_edge.runtime.engines.tensorrt.engines import BuiltEngine
 from gar_edge.runtime.engines.tensorrt.installed import Library
 from gar_edge.runtime.engines.tensorrt.roi_replay import load_plugin
@@ -40,6 +42,7 @@ class TensorRtBackend(OnDevice):
         )
         self._shared = Shared(self._stream, Scratch(self._stream), kernels)
         self._runtime = library.trt.Runtime(library.logger)
+        self._runtime.gpu_allocator = allocator(library.trt, self._stream.memory)
 
     def session(self, graph: str) -> Session:
         engine = self._engines[graph]
@@ -59,6 +62,12 @@ class TensorRtBackend(OnDevice):
                 engine = self._runtime.deserialize_cuda_engine(view)
             finally:
                 view.release()
+        memory = self._stream.memory
+        if engine is None and memory.refused:
+            raise GarBackendError(
+                f"{file}: out of GPU memory for {memory.refused / 2**20:.0f} MiB of the engine; "
+                f"{self._stream.remedy}{advice(memory.cuda, memory.refused)}"
+            )
         if engine is None:
             raise GarBackendError(
                 f"{file}: {self._library.title} cannot load the engine ({self._library.reason()}); "

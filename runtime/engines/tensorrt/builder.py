@@ -8,6 +8,8 @@ from typing import Any
 
 from gar_edge.runtime.bundle.manifest import Graph
 from gar_edge.runtime.engines.build_progress import Watch
+from gar_edge.runtime.engines.cuda.device_memory import DeviceMemory, advice
+from gar_edge.runtime.engines.tensorrt.allocator import allocator
 from gar_edge.runtime.engines.tensorrt.installed import Library
 from gar_edge.runtime.engines.tensorrt.plan import EnginePlan, Profile
 from gar_edge.runtime.engines.tensorrt.progress import BuildWatch, monitor
@@ -23,11 +25,13 @@ class Target:
     compute_capability: of a GPU that need not be there (TensorRT-RTX only); None for this machine's.
     workspace: most bytes of scratch memory that a kernel may take; None for TensorRT's own limit.
     timing_cache: file of kernel timings to read and to write again, or None.
+    memory: where kernels are tried that TensorRT chooses from; None where none is tried.
     """
 
     compute_capability: str | None = None
     workspace: int | None = None
     timing_cache: Path | None = None
+    memory: DeviceMemory | None = None
 
 
 def build_engine(
@@ -40,6 +44,9 @@ def build_engine(
     """
     trt = library.trt
     builder = trt.Builder(library.logger)
+    memory = target.memory
+    if memory is not None:
+        builder.gpu_allocator = allocator(trt, memory)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, library.logger)
     if not parser.parse(_model(file, plan, plugin), str(file)):
@@ -55,7 +62,8 @@ def build_engine(
     if build_watch.failure is not None:
         raise build_watch.failure
     if engine is None:
-        raise GarBackendError(f"{file}: {library.title} cannot build the engine ({library.reason()})")
+        told = advice(memory.cuda, memory.refused) if memory is not None and memory.refused else ""
+        raise GarBackendError(f"{file}: {library.title} cannot build the engine ({library.reason()}){told}")
     if target.timing_cache is not None:
         _write_timings(config, target.timing_cache)
     return engine

@@ -12,6 +12,7 @@ from gar_edge.runtime.bundle.bundle import Bundle
 from gar_edge.runtime.bundle.manifest import Manifest
 from gar_edge.runtime.engines.build_progress import Watch
 from gar_edge.runtime.engines.cuda.api import Cuda, Device
+from gar_edge.runtime.engines.cuda.device_memory import DeviceMemory
 from gar_edge.runtime.engines.tensorrt.builder import Target, build_engine, compute_capability
 from gar_edge.runtime.engines.tensorrt.installed import Library
 from gar_edge.runtime.engines.tensorrt.plan import Limits, plan_of
@@ -88,6 +89,7 @@ def build_engines(
         compute_capability=machine.device.compute_capability if cuda is None else None,
         workspace=None if cuda is None else int(cuda.free_memory() * _WORKSPACE_SHARE),
         timing_cache=None if library.is_rtx else store.timing_cache(machine),
+        memory=None if library.is_rtx or cuda is None else _memory(cuda),
     )
     engines = []
     for name in GRAPHS:
@@ -122,6 +124,11 @@ def find_engines(bundle: Bundle, library: Library, machine: Machine) -> dict[str
                 f"gar-engine build {bundle.folder} --backend {library.name} makes one"
             )
     return found
+
+
+def _memory(cuda: Cuda) -> DeviceMemory:
+    """What a build allocates from; its streams are TensorRT's own, so all of the device's are waited for."""
+    return DeviceMemory(cuda, lambda: cuda.call("cudaDeviceSynchronize"))
 
 
 def _check_float8(bundle: Bundle, device: Device) -> None:
