@@ -121,8 +121,9 @@ class FakeStatus(IntEnum):
 
 
 class FakeCuda(ModuleType):
-    """The module. `capacity`: bytes of device memory. `largest`: of one allocation, None for any. `in_pieces`: those that
-    `FakeDriver` gave. `present`: whether there is a GPU. `calls`: how often what.
+    """The module. `present`: whether there is a GPU. `calls`: how often what.
+
+    `capacity`: bytes of device memory. `largest`: of one allocation, None for any. `in_pieces`: what `FakeDriver` gave.
     """
 
     cudaStreamNonBlocking = 1

@@ -13,6 +13,7 @@ Stands in for the module `tensorrt`, over a `FakeCuda`. A broken rule of TensorR
 from __future__ import annotations
 
 import pickle
+import weakref
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -221,7 +222,7 @@ class FakeRuntime:
             self._logger.log(Severity.ERROR, f"Requested amount of GPU memory ({size} bytes) could not be allocated.")
             return None
         engine = FakeEngine(self._module, plan, weights)
-        self._module.engines.append(engine)
+        self._module.deserialised.append(weakref.ref(engine))
         return engine
 
 
@@ -268,8 +269,8 @@ class FakePlugins(ModuleType):
 
 
 class FakeTensorRt(ModuleType):
-    """The module. `build_error` makes every build fail; `configs` and `engines` are what was made, in order; `compiled`
-    counts kernels that TensorRT-RTX compiled while running.
+    """The module. `build_error` makes every build fail; `configs`: what was made, in order; `engines`: those in use;
+    `compiled` counts kernels that TensorRT-RTX compiled while running.
 
     Under the name `tensorrt_rtx` it is that: with a runtime configuration, without plugins and timing caches.
     """
@@ -292,8 +293,13 @@ class FakeTensorRt(ModuleType):
         self.registry = FakeRegistry()
         self.build_error: str | None = None
         self.configs: list[FakeConfig] = []
-        self.engines: list[FakeEngine] = []
+        self.deserialised: list[weakref.ref[FakeEngine]] = []
         self.compiled = 0
+
+    @property
+    def engines(self) -> list[FakeEngine]:
+        found = (reference() for reference in self.deserialised)
+        return [engine for engine in found if engine is not None]
 
     @property
     def device(self) -> tuple[str, tuple[int, int]]:

@@ -4,8 +4,8 @@
 Stands in for the module `cuda.bindings.driver`. A broken rule raises `Violation`:
 
 - the driver is initialised first; sizes, addresses and offsets are multiples of the granularity
-- memory is mapped into a range that is reserved and free there, by a handle that is not released; it is there for queued
-  work only once access was set, over a range that is mapped without a gap
+- memory is mapped into a range that is reserved and free there, by a handle that is not released; queued work may use
+  it once access was set, over a range that is mapped without a gap
 - what is unmapped is one whole mapping, and nothing is queued that could use it; a range that is freed is one whole
   reservation, and nothing is mapped there
 - handles are released once; memory counts until its handle is released and its mapping gone
@@ -169,9 +169,9 @@ class FakeDriver(ModuleType):
         found = self._reservation(address, size)
         if found.mappings.get(address, (0, None))[0] != size:
             raise Violation("what is unmapped is not one whole mapping")
-        if any(stream.queue for stream in self.cuda.streams.values()):
-            raise Violation("memory is unmapped while work is queued")
         if found.usable is not None:
+            if any(stream.queue for stream in self.cuda.streams.values()):
+                raise Violation("memory is unmapped while work is queued")
             found.usable.freed = True
         _, handle = found.mappings.pop(address)
         handle.mapped = False

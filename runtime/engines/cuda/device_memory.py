@@ -60,6 +60,6 @@ def advice(cuda: Cuda, size: int) -> str:
     if not cuda.is_integrated() or (free := cuda.free_memory()) < size:
         return ""
     return (
-        f"; {free / 2**20:.0f} MiB are free, so this is NvMap's error 12: stop other programs on the GPU or restart the "
-        "board, whose memory is in pieces until then, and export with --split-head"
+        f"; {free / 2**20:.0f} MiB are free, so this is NvMap's error 12: stop other programs on the GPU or restart "
+        "the board, whose memory is in pieces until then, and export with --split-head"
     )

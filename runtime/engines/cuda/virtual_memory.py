@@ -1,7 +1,7 @@
 """Device memory in pieces: one range of addresses over several allocations, by CUDA's virtual memory calls.
 
-From L4T 36.4.7 on NvMap refuses single allocations of hundreds of megabytes on Orin while memory is free; the same bytes
-in pieces it gives. Only what is asked for is reserved: users met integrated GPUs that refuse ranges of 32 GiB.
+From L4T 36.4.7 on NvMap refuses single allocations of hundreds of megabytes on Orin while memory is free, and gives the
+same bytes in pieces. Only what is asked for is reserved: users met integrated GPUs that refuse ranges of 32 GiB.
 CUDA's driver API, "Virtual Memory Management", has the rules.
 """
 

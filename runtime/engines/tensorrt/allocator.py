@@ -12,7 +12,7 @@ def allocator(trt: Any, memory: DeviceMemory) -> Any:
     """An `IGpuAsyncAllocator` over `memory`, for a builder or a runtime, which keep it for as long as they need it.
 
     TensorRT calls it from C++, in any thread, and must never see a Python exception: it prints them. An address of 0
-    says that there is no memory; documentation says None, of which TensorRT's Python module prints that it is no number.
+    says that there is no memory; of the None that is documented its Python module prints that it is no number.
     """
 
     class Allocator(trt.IGpuAsyncAllocator):  # type: ignore[misc]
@@ -21,8 +21,8 @@ def allocator(trt: Any, memory: DeviceMemory) -> Any:
             self._memory = memory
 
         def allocate_async(self, size: int, alignment: int, *flags_and_stream: int) -> int:
-            # Alignment is never more than cudaMalloc's. The last two are swapped between TensorRT, where the stream comes
-            # first, and TensorRT-RTX and all documentation; neither is needed here.
+            # Alignment is never more than cudaMalloc's. TensorRT passes the stream before the flags, TensorRT-RTX, like
+            # the documentation of both, behind them; neither is needed here.
             if size == 0:
                 return 0
             try:
