@@ -64,9 +64,15 @@ def print_records(records: Sequence[EngineRecord], misfits: Mapping[str, str | N
         recipe, reason = record.recipe, misfits[record.recipe.key()]
         console.print(
             f"{_what(record)}: {record.bytes / 1e6:.1f} MB, {recipe.engine} {recipe.version}, {recipe.device}; "
-            f"{_sizes(record)}; {'fits this machine' if reason is None else f'cannot run here: {reason}'}",
+            f"{_sizes(record)}; {_built(record)}; "
+            f"{'fits this machine' if reason is None else f'cannot run here: {reason}'}",
             soft_wrap=True,
         )
+
+
+def _built(record: EngineRecord) -> str:
+    """How long it took, and on which Jetson's system."""
+    return f"built in {record.build_seconds:.0f} s" + (f" on {record.system}" if record.system else "")
 
 
 def _what(record: EngineRecord) -> str:

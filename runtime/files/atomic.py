@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+ABANDONED = 3600  # seconds without a change
+_SCRATCH = re.compile(r"\..*\.partial-\d+-\d+")
 
 
 @contextmanager
@@ -18,6 +23,17 @@ def renamed(path: Path) -> Iterator[Path]:
         scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove scratch files that killed processes left in a folder.
+
+    Idle for an hour, since a process that is not to be seen may live in another container.
+    """
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if _SCRATCH.fullmatch(path.name) and time.time() - path.stat().st_mtime > ABANDONED:
+                path.unlink(missing_ok=True)
 
 
 def write_whole(path: Path, content: bytes) -> None:

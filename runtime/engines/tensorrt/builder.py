@@ -59,13 +59,13 @@ def build_engine(
     build_watch = BuildWatch(name, watch)
     config.progress_monitor = monitor(trt, build_watch)
     engine = builder.build_serialized_network(network, config)
+    if target.timing_cache is not None:  # of a build that was stopped or refused too: the next one begins with it
+        _write_timings(config, target.timing_cache)
     if build_watch.failure is not None:
         raise build_watch.failure
     if engine is None:
         told = advice(memory.cuda, memory.refused) if memory is not None and memory.refused else ""
         raise GarBackendError(f"{file}: {library.title} cannot build the engine ({library.reason()}){told}")
-    if target.timing_cache is not None:
-        _write_timings(config, target.timing_cache)
     return engine
 
 

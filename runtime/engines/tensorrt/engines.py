@@ -13,6 +13,7 @@ from gar_edge.runtime.bundle.manifest import Manifest
 from gar_edge.runtime.engines.build_progress import Watch
 from gar_edge.runtime.engines.cuda.api import Cuda, Device
 from gar_edge.runtime.engines.cuda.device_memory import DeviceMemory
+from gar_edge.runtime.engines.gpu import l4t_release
 from gar_edge.runtime.engines.tensorrt.builder import Target, build_engine, compute_capability
 from gar_edge.runtime.engines.tensorrt.installed import Library
 from gar_edge.runtime.engines.tensorrt.plan import Limits, plan_of
@@ -170,6 +171,7 @@ def _build(
         build_seconds=round(time.perf_counter() - begin, 1),
         created_by=f"gar-edge {version('gar-edge')}",
         plugin_file=str(replay.plugin.resolve()) if plugin and replay.plugin is not None else None,
+        system=None if target.compute_capability is not None else l4t_release(),
     )
     store.put(record, engine)
     return record

@@ -25,7 +25,7 @@ from gar_edge.runtime.bundle.shipped import scratch_folder
 from gar_edge.runtime.engines.cuda.api import Device
 from gar_edge.runtime.engines.tensorrt.plan import EnginePlan
 from gar_edge.runtime.errors import GarBackendError
-from gar_edge.runtime.files.atomic import renamed
+from gar_edge.runtime.files.atomic import renamed, sweep
 from gar_edge.runtime.files.validated import validated
 
 FOLDER = "engines"
@@ -56,13 +56,17 @@ class EngineRecipe:
 
 @dataclass(frozen=True)
 class EngineRecord:
-    """An engine that was built. plugin_file: the C++ plugin's library, which it must be loaded with."""
+    """An engine that was built. build_seconds: from reading the graph to the engine's bytes.
+
+    plugin_file: the C++ plugin's library, which it must be loaded with. system: a Jetson's release, by `l4t_release`.
+    """
 
     recipe: EngineRecipe
     bytes: int
     build_seconds: float
     created_by: str
     plugin_file: str | None = None
+    system: str | None = None
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,7 @@ def writable(folder: Path) -> Iterator[None]:
     """Make a folder and write into it; `GarBackendError` where the disk refuses."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        sweep(folder)
         yield
     except OSError as error:
         raise GarBackendError(

@@ -24,6 +24,7 @@ def test_build_and_info(own_nano: Path, fake_gpu: FakeGpu, capsys: pytest.Captur
     assert {engine["recipe"]["device"]["name"] for engine in built} == {"Orin"}
     code, out, _ = gar_engine(capsys, "info", own_nano)
     assert (code, out.count("fits this machine")) == (0, 3)
+    assert out.count("; built in 0 s; ") == 3
     change_version(fake_gpu)
     code, out, _ = gar_engine(capsys, "info", own_nano)
     assert out.count("cannot run here: built by version 10.15.1.29, here is 10.16.0.1") == 3

@@ -18,6 +18,7 @@ from gar_edge.runtime.bundle.bundle import read_manifest
 from gar_edge.runtime.engines.cuda.api import Device
 from gar_edge.runtime.engines.tensorrt.plan import EnginePlan, Profile
 from gar_edge.runtime.engines.tensorrt.store import EngineRecipe, EngineRecord, Machine, Store, misfit
+from gar_edge.runtime.files.atomic import sweep
 
 RECIPE = EngineRecipe(
     "decoder", {"decoder.onnx": "aa", "decoder.onnx.data": "bb"}, "tensorrt", "10.15.1", Device("8.7", "Orin"),
@@ -107,6 +108,18 @@ def test_a_file_in_the_folders_place_is_one_line(own_nano: Path, fake_gpu: FakeG
     (own_nano / "engines").write_text("not a folder")
     with pytest.raises(GarBackendError, match="engines cannot be written"):
         build(own_nano)
+
+
+def test_scratch_files_of_others_stay_for_an_hour(tmp_path: Path) -> None:
+    """They may be written right now; what was written under its own name is never touched."""
+    names = (".a.engine.partial-1-2", ".b.engine.partial-1-2", "c.engine", ".partial-1-2-notes")
+    for name in names:
+        (tmp_path / name).write_bytes(b"x")
+    for name in names[1:]:
+        os.utime(tmp_path / name, (0, 0))
+    sweep(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {names[0], names[2], names[3]}
+    sweep(tmp_path / "missing")
 
 
 def test_misfits_are_named(half_nano: Path) -> None:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +22,8 @@ from gar_edge.runtime.engines.cuda.api import Cuda
 from gar_edge.runtime.engines.tensorrt.engines import build_engines, find_engines, here
 from gar_edge.runtime.engines.tensorrt.installed import load_library
 from gar_edge.runtime.engines.tensorrt.plan import Limits
+
+KILLED_BUILD = Path(__file__).parents[2] / "helpers" / "killed_build.py"
 
 
 def test_engines_are_built_once_and_again_on_request(own_nano: Path, fake_gpu: FakeGpu) -> None:
@@ -73,6 +79,42 @@ def test_stopping_a_build_leaves_the_engines_before_it(own_nano: Path, fake_gpu:
     left = {path.name.split("-")[0] for path in (own_nano / "engines").glob("*.engine")}
     assert left == {"encoder", "roi_replay"}
     assert not list((own_nano / "engines").glob(".*"))
+
+
+@pytest.mark.parametrize("when", ["building", "writing"])
+def test_a_killed_build_leaves_nothing_torn_and_is_resumed(own_nano: Path, fake_gpu: FakeGpu, when: str) -> None:
+    """SIGKILL at the decoder: what was built before it is there, with its timings; what was half written is swept."""
+    done = subprocess.run([sys.executable, KILLED_BUILD, own_nano, when], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    folder = own_nano / "engines"
+    torn = list(folder.glob(".*"))
+    assert len(torn) == (when == "writing")
+    for path in torn:
+        os.utime(path, (0, 0))  # an hour later
+    assert {path.name.split("-")[0] for path in folder.glob("*.engine")} == {"encoder", "roi_replay"}
+    assert [engine.built for engine in build(own_nano)] == [False, False, True]
+    (config,) = fake_gpu.tensorrt.configs
+    assert config.timings is not None
+    assert config.timings.content == b"timings"
+    assert list(folder.glob(".*")) == []
+
+
+def test_a_stopped_build_keeps_the_timings_of_its_kernels(own_nano: Path, fake_gpu: FakeGpu) -> None:
+    """Which the next one begins with; a build that TensorRT refuses as well."""
+    bundle, library, cuda = Bundle.open(own_nano), load_library("tensorrt"), Cuda.load()
+
+    def stop(step: BuildStep) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_engines(bundle, library, here(library, cuda), Limits.of(bundle.manifest), PORTABLE, False, cuda, stop)
+    (cache,) = (own_nano / "engines").iterdir()
+    assert cache.read_bytes() == b"timings"
+    cache.unlink()
+    fake_gpu.tensorrt.build_error = "no tactic"
+    with pytest.raises(GarBackendError, match="no tactic"):
+        build(own_nano)
+    assert cache.read_bytes() == b"timings"
 
 
 @pytest.mark.parametrize(

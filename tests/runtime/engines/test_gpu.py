@@ -1,12 +1,14 @@
 """Whether there is a GPU, asked of a driver that is not there, or says this or that."""
 
 import ctypes
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from gar_edge.runtime.engines.gpu import nvidia_gpu_is_visible
+from gar_edge.runtime.engines import gpu
+from gar_edge.runtime.engines.gpu import l4t_release, nvidia_gpu_is_visible
 
 
 def driver(initialised: int, counted: int, count: int) -> Any:
@@ -31,3 +33,22 @@ def test_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(ctypes, "CDLL", missing)
     assert nvidia_gpu_is_visible() is False
+
+
+@pytest.mark.parametrize(
+    ("text", "release"),
+    [
+        ("# R36 (release), REVISION: 4.7, GCID: 42132812, BOARD: generic, EABI: aarch64\n", "L4T 36.4.7"),
+        ("# R39 (release), REVISION: 2.0, GCID: 1\n# KERNEL_VARIANT: oot\n", "L4T 39.2.0"),
+        ("something else\n", None),
+        (None, None),
+    ],
+)
+def test_a_jetsons_release(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, release: str | None
+) -> None:
+    """As NVIDIA's files of JetPack 6 and 7 begin; elsewhere there is no such file."""
+    monkeypatch.setattr(gpu, "_TEGRA", tmp_path / "nv_tegra_release")
+    if text is not None:
+        (tmp_path / "nv_tegra_release").write_text(text)
+    assert l4t_release() == release
