@@ -55,6 +55,7 @@ def _session(content: bytes, folder: Path, threads: int) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.enable_cpu_mem_arena = False
+    options.log_severity_level = 3  # caches that are not bound are copied, in both alike
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
     return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 

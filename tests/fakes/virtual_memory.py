@@ -47,8 +47,8 @@ def _enum(name: str, **members: int) -> Any:
     return IntEnum(name, members)
 
 
-class FakeDriver(ModuleType):
-    """The module. supported: whether the device has such calls. widest: most bytes of a reservation, None for any."""
+class FakeVirtualMemory:
+    """The calls. supported: whether the device has them. widest: most bytes of a reservation, None for any."""
 
     CUdevice_attribute = _enum("CUdevice_attribute", CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED=102)
     CUmemAllocationType = _enum("CUmemAllocationType", CU_MEM_ALLOCATION_TYPE_PINNED=1)
@@ -57,7 +57,6 @@ class FakeDriver(ModuleType):
     CUmemAllocationGranularity_flags = _enum("CUmemAllocationGranularity_flags", CU_MEM_ALLOC_GRANULARITY_MINIMUM=0)
 
     def __init__(self, cuda: FakeCuda, granularity: int = 1 << 21) -> None:
-        super().__init__("cuda.bindings.driver")
         self.cuda = cuda
         self.granularity = granularity
         self.supported = True
@@ -200,3 +199,11 @@ class FakeDriver(ModuleType):
     def _ready(self) -> None:
         if not self.initialised:
             raise Violation("the driver is not initialised")
+
+
+class FakeDriver(FakeVirtualMemory, ModuleType):
+    """The module."""
+
+    def __init__(self, cuda: FakeCuda, granularity: int = 1 << 21) -> None:
+        ModuleType.__init__(self, "cuda.bindings.driver")
+        FakeVirtualMemory.__init__(self, cuda, granularity)

@@ -1,8 +1,9 @@
 """Evidence from a GPU in one command: `make gpu-check`, or `make gpu-check DRY=--dry` on a processor.
 
-Replay kernel, gar-nano token by token, a random 1B in fp16 and int4 through ONNX Runtime's CUDA provider, and the same
-work in PyTorch beside it. Every stage is a process of its own with a limit; one that fails is told and leaves the
-others alone. report.json and page.md say what was found; exit code 1 where a stage failed or a target was missed.
+Replay kernel, gar-nano token by token, a random 1B in fp16 and int4 through ONNX Runtime's CUDA provider, the same
+work in PyTorch beside it, and gar-nano by TensorRT where that is installed. Every stage is a process of its own, with a
+limit; one that fails is told and leaves the others alone. report.json and page.md say what was found; exit code 1 where
+a stage failed or a target was missed.
 
 The bundles are exported first, on the processor, while the stages run that need none of its time.
 """
@@ -25,6 +26,7 @@ from page import missed, page
 HERE = Path(__file__).parent
 FIRST = ("machine", "replay", "nano")  # whose times are the GPU's alone, or nobody's
 TIMED = ("fp16", "pytorch", "int4")  # with the processor to themselves
+LAST = "tensorrt"  # whose builds may take all the time that is left
 SHARE = 0.6  # of the time that exporting may take
 
 
@@ -35,7 +37,7 @@ class Exports:
         quick = ["--no-validate", "--force"]
         size = ["nano"] if dry else ["1b", "--random-weights"]
         name = "nano" if dry else "1b"
-        wanted = {"nano-fp16": ["nano", "--fp16"], f"{name}-fp16": [*size, "--fp16"]}
+        wanted = {"nano-fp16": ["nano", "--fp16", "--compat"], f"{name}-fp16": [*size, "--fp16"]}
         wanted[f"{name}-int4"] = [*size, "--int4", "--calib-samples", "1", "--keep-float", "none"]
         self.folder = folder
         self._commands = [
@@ -125,11 +127,12 @@ def main(
                 failed[name] = f"{bundle} was not exported in time"
             else:
                 stage(name)
+        stage(LAST)
     finally:
         exports.stop()
     found: dict[str, Any] = {
         name: json.loads((out / f"{name}.json").read_text(encoding="utf-8"))
-        for name in (*FIRST, *TIMED)
+        for name in (*FIRST, *TIMED, LAST)
         if name not in failed
     }
     report = {

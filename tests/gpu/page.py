@@ -56,7 +56,23 @@ def _rows(found: Report, dry: bool) -> list[tuple[str, str, str]]:
     for name in ("fp16", "int4"):
         if one := found.get(name):
             rows += _answers(name, one, torch, dry)
+    if one := found.get("tensorrt"):
+        rows += _tensorrt(one, dry)
     return rows
+
+
+def _tensorrt(one: Report, dry: bool) -> list[tuple[str, str, str]]:
+    if "skipped" in one:
+        return [("gar-nano, TensorRT", "skipped", one["skipped"])]
+    built = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in one["build_seconds"].items())
+    exact = one["same"] == one["answers"]
+    about = f"{one['tiles']} tiles, {one['prompt_tokens']} tokens of prompt"
+    return [
+        ("gar-nano, TensorRT, build", built, one["title"]),
+        ("gar-nano, TensorRT", f"{one['same']} of {one['answers']} the same", _verdict(exact, "all", dry)),
+        (f"gar-nano, TensorRT, first token ({about})", f"{one['first_token_ms']:.1f} ms", ""),
+        ("gar-nano, TensorRT, decode", f"{one['decode_tokens_per_s']:.1f} tokens/s", ""),
+    ]
 
 
 def _answers(name: str, one: Report, torch: Report | None, dry: bool) -> list[tuple[str, str, str]]:

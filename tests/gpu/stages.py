@@ -18,7 +18,7 @@ import numpy as np
 
 TILES, NEW_TOKENS, ROUNDS = 14, 128, 3  # beside the thumbnail; of an answer; after one to warm up
 DRY_TILES, DRY_TOKENS = 4, 16
-ANSWERS, DRY_ANSWERS = 200, 12
+ANSWERS, TENSORRT_ANSWERS, DRY_ANSWERS = 200, 100, 12
 SEED = 9300
 
 Result = dict[str, Any]
@@ -82,6 +82,11 @@ def _portable_replay() -> float:
 
 def nano(folder: Path, dry: bool) -> Result:
     """Answers of gar-nano in fp16 on the GPU against those of fp32 on the processor, token for token."""
+    return _compared(folder / "nano-fp16", "onnxruntime" if dry else "cuda", DRY_ANSWERS if dry else ANSWERS)
+
+
+def _compared(bundle: Path, backend: str, answers: int) -> Result:
+    """How many answers are the same as fp32's on the processor."""
     from gar_edge.models.nano import exam
     from gar_edge.runtime import Gar
     from gar_edge.runtime.bundle.shipped import SHIPPED
@@ -89,36 +94,36 @@ def nano(folder: Path, dry: bool) -> Result:
     same = asked = 0
     begin = time.perf_counter()
     with (
-        Gar.load(folder / "nano-fp16", backend="onnxruntime" if dry else "cuda") as there,
+        Gar.load(bundle, backend=backend) as there,
         Gar.load(SHIPPED, backend="onnxruntime") as here,
     ):
         for index in range(1000):
             questions = exam.scene(SEED, index)
             scenes = [gar.open(questions[0].scene.image) for gar in (there, here)]
-            for question in questions[: (DRY_ANSWERS if dry else ANSWERS) - asked]:
+            for question in questions[: answers - asked]:
                 found, wanted = (scene.ask(question.turn.question, question.masks).tokens for scene in scenes)
                 same, asked = same + (found == wanted), asked + 1
-            if asked == (DRY_ANSWERS if dry else ANSWERS):
+            if asked == answers:
                 break
     return {"answers": asked, "same": same, "seconds": round(time.perf_counter() - begin, 1)}
 
 
 def fp16(folder: Path, dry: bool) -> Result:
     """The random 1B in fp16 through the runtime."""
-    return _answers(folder / ("nano-fp16" if dry else "1b-fp16"), dry)
+    return _answers(folder / ("nano-fp16" if dry else "1b-fp16"), dry, "onnxruntime" if dry else "cuda")
 
 
 def int4(folder: Path, dry: bool) -> Result:
     """The random 1B in int4 through the runtime."""
-    return _answers(folder / ("nano-int4" if dry else "1b-int4"), dry)
+    return _answers(folder / ("nano-int4" if dry else "1b-int4"), dry, "onnxruntime" if dry else "cuda")
 
 
-def _answers(bundle: Path, dry: bool) -> Result:
+def _answers(bundle: Path, dry: bool, backend: str) -> Result:
     """First token, decode and what of the first token was the host's own, medians of some rounds."""
     from gar_edge.runtime.bench.stages import Contestant, Setting
 
     tiles, tokens = (DRY_TILES, DRY_TOKENS) if dry else (TILES, NEW_TOKENS)
-    setting = Setting(tiles, (1,), tokens, "onnxruntime" if dry else "cuda", "standard", 0)
+    setting = Setting(tiles, (1,), tokens, backend, "standard", 0)
     contestant = Contestant(bundle, setting, lambda step: None)
     contestant.round()
     contestant.samples.values.clear()
@@ -154,8 +159,52 @@ def pytorch(folder: Path, dry: bool) -> Result:
     return {"first_token_ms": first, "decode_tokens_per_s": rate, "version": torch.__version__}
 
 
+def tensorrt(folder: Path, dry: bool) -> Result:
+    """gar-nano by TensorRT, built here: token for token, and its times; `skipped` where there is none.
+
+    dry: on the fakes of the tests, whose times are nothing.
+    """
+    if dry:
+        _fake_tensorrt()
+    from gar_edge.runtime.bundle.bundle import Bundle
+    from gar_edge.runtime.engines.cuda.api import Cuda
+    from gar_edge.runtime.engines.tensorrt.engines import build_engines, here, suited
+    from gar_edge.runtime.engines.tensorrt.installed import TENSORRT, load_library
+    from gar_edge.runtime.engines.tensorrt.plan import Limits
+    from gar_edge.runtime.engines.tensorrt.roi_replay import Replay
+    from gar_edge.runtime.errors import GarBackendError
+
+    try:
+        library, cuda = load_library(TENSORRT), Cuda.load()
+    except GarBackendError as error:
+        return {"skipped": str(error)}
+    bundle = Bundle.open(folder / "nano-fp16")
+    limits, machine = Limits.of(suited(bundle, library)), here(library, cuda)
+    engines = build_engines(bundle, library, machine, limits, Replay(), True, cuda, lambda step: None)
+    seconds = {engine.record.recipe.graph: engine.record.build_seconds for engine in engines}
+    return {
+        "title": library.title,
+        "build_seconds": seconds,
+        **_compared(bundle.folder, TENSORRT, TENSORRT_ANSWERS if not dry else DRY_ANSWERS),
+        **_answers(bundle.folder, dry, TENSORRT),
+    }
+
+
+def _fake_tensorrt() -> None:
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from fakes.cuda import FakeCuda
+    from fakes.tensorrt import FakeTensorRt
+    from fakes.virtual_memory import FakeDriver
+
+    cuda = FakeCuda()
+    sys.modules |= {
+        "tensorrt": FakeTensorRt(cuda), "cuda.bindings.runtime": cuda, "cuda.bindings.driver": FakeDriver(cuda)
+    }  # fmt: skip
+
+
 STAGES: dict[str, Callable[[Path, bool], Result]] = {
     "machine": machine, "replay": replay, "nano": nano, "fp16": fp16, "pytorch": pytorch, "int4": int4,
+    "tensorrt": tensorrt,
 }  # fmt: skip
 
 

@@ -16,7 +16,7 @@ import pytest
 from fakes.onnxruntime import FakeOnnxRuntime
 
 HERE = Path(__file__).parents[1] / "gpu"
-STAGES = ("machine", "replay", "nano", "fp16", "pytorch", "int4")
+STAGES = ("machine", "replay", "nano", "fp16", "pytorch", "int4", "tensorrt")
 
 
 @pytest.fixture
@@ -35,6 +35,9 @@ def measured(fp16: float = 40.0, host: float = 0.2, same: int = 200) -> dict[str
         "machine": {"gpu": "NVIDIA H100", "versions": {"onnxruntime-gpu": "1.31.1"}, "torch": "2.11.0"},
         "replay": {"float16, 1 regions": kernel}, "nano": {"answers": 200, "same": same}, "fp16": ours,
         "pytorch": {"first_token_ms": 100.0, "decode_tokens_per_s": 50.0},
+        "tensorrt": {"title": "TensorRT 10.15.1", "build_seconds": {"encoder": 12.0, "decoder": 30.4}, "answers": 100,
+                     "same": same // 2, "tiles": 5, "prompt_tokens": 160, "first_token_ms": 3.0,
+                     "decode_tokens_per_s": 900.0},
     }  # fmt: skip
     return {"date": "2026-11-29", "dry": False, "seconds": 401.0, "stages": stages, "failed": {"int4": "no time"}}
 
@@ -53,13 +56,16 @@ def test_the_page_has_device_versions_date_and_verdicts(gpu: dict[str, ModuleTyp
     )
     assert "| fp16, decode of 128 | 100.0 tokens/s | reached: 2 times PyTorch's, 2.00x |" in text
     assert "| int4 | failed | no time |" in text
+    assert "| gar-nano, TensorRT, build | encoder 12 s, decoder 30 s | TensorRT 10.15.1 |" in text
+    assert "| gar-nano, TensorRT | 100 of 100 the same | reached: all |" in text
+    assert "| gar-nano, TensorRT, decode | 900.0 tokens/s |  |" in text
     assert gpu["page"].missed(measured()) == []
 
 
 def test_what_is_missed_is_named(gpu: dict[str, ModuleType]) -> None:
     found = gpu["page"].missed(measured(fp16=51.0, host=0.26, same=199))
     assert [name.split(" (")[0] for name in found] == [
-        "gar-nano, fp16", "fp16, first token", "fp16, decode of 128", "fp16, host's share"
+        "gar-nano, fp16", "fp16, first token", "fp16, decode of 128", "fp16, host's share", "gar-nano, TensorRT"
     ]  # fmt: skip
     assert gpu["page"].missed(measured(fp16=51.0) | {"dry": True}) == []
 
@@ -104,6 +110,23 @@ def test_the_dry_run_writes_a_report_and_a_page(half_nano: Path, tmp_path: Path)
     assert done.stdout == (tmp_path / "page.md").read_text(encoding="utf-8")
     assert "nothing here is a measurement" in done.stdout
     assert report["stages"]["replay"]["distance"] < 1e-5
+    tensorrt = report["stages"]["tensorrt"]
+    assert (tensorrt["same"], tensorrt["answers"]) == (12, 12)
+    assert set(tensorrt["build_seconds"]) == {"encoder", "roi_replay", "decoder"}
+    assert "| gar-nano, TensorRT | 12 of 12 the same | not judged (all) |" in done.stdout
+
+
+def test_tensorrt_is_skipped_with_the_reason_where_there_is_none(
+    gpu: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    gpu["stages"].main("tensorrt", tmp_path, dry=False)
+    found = json.loads((tmp_path / "tensorrt.json").read_text())
+    assert found["skipped"].startswith("TensorRT ")
+    report = measured()
+    report["stages"]["tensorrt"] = found
+    assert f"| gar-nano, TensorRT | skipped | {found['skipped']} |" in gpu["page"].page(report)
+    assert gpu["page"].missed(report) == []
 
 
 def test_a_stage_has_a_limit(gpu: dict[str, ModuleType], tmp_path: Path) -> None:

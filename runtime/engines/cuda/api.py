@@ -68,7 +68,7 @@ class Cuda:
 
         return unpacked(getattr(self.driver, name)(*arguments), refusal)
 
-    def use_device(self) -> None:
+    def use(self) -> None:
         """Make the device's context, and let this thread's calls of the driver use it."""
         self.call("cudaSetDevice", DEVICE)
 
@@ -85,10 +85,11 @@ class Cuda:
     def free_memory(self) -> int:
         """Bytes that can still be allocated. A Jetson's GPU shares the memory of its CPU, and caches count as free."""
         free, _ = self.call("cudaMemGetInfo")
-        shared = available_memory() if self.is_integrated() else 0
+        shared = available_memory() if self.shares_memory else 0
         return shared or int(free)
 
-    def is_integrated(self) -> bool:
+    @property
+    def shares_memory(self) -> bool:
         """Whether the GPU shares its CPU's memory, as a Jetson's does."""
         return bool(self._attribute("Integrated"))
 

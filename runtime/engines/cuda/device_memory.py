@@ -42,7 +42,7 @@ class DeviceMemory:
 
     def _allocate(self, size: int) -> int:
         if size > PIECE and self._virtual is not None:
-            self.cuda.use_device()  # the driver's calls need the context that the runtime makes
+            self.cuda.use()  # the driver's calls need the context that the runtime makes
             try:
                 return self._virtual.allocate(size)
             except CudaError as error:
@@ -57,7 +57,7 @@ def advice(cuda: Cuda, size: int) -> str:
     A Jetson's GPU shares its CPU's memory. Where that has as much and more, CUDA still says "out of memory" and NvMap,
     below it, writes "NvMapMemAllocInternalTagged: … error 12" to the terminal.
     """
-    if not cuda.is_integrated() or (free := cuda.free_memory()) < size:
+    if not cuda.shares_memory or (free := cuda.free_memory()) < size:
         return ""
     return (
         f"; {free / 2**20:.0f} MiB are free, so this is NvMap's error 12: stop other programs on the GPU or restart "
