@@ -134,7 +134,7 @@ def _write(
         most = options.head_bytes if name == "decoder" else None
         graphs[name] = _write_graph(folder, f"{name}.onnx", graph, stored, most)
         for engine, form in forms.by_engine.items():
-            # A processor allocates what it likes, and waits for its threads once a product.
+            # A processor's memory comes in pieces of any size.
             split = None if engine == GraphForm.CPU else most
             written = _write_graph(folder, f"{name}_{engine}.onnx", form, stored, split)
             engine_graphs.setdefault(engine, {})[name] = written
