@@ -13,7 +13,7 @@ ARM := cortex-a57 cortex-a72 cortex-a76
 X86 := Haswell Nehalem
 CAMPAIGN := --questions 100 -m runtime/nano_bundle -m build/nano-int8 -m build/nano-int4
 
-.PHONY: demo test schedules schemas test-many test-arm test-x86 gpu-check gpu-pieces lint docs nano-bundle clean
+.PHONY: demo test schedules schemas test-many test-arm test-x86 gpu-check gpu-pieces lint docs nano-bundle tile-cutter clean
 
 demo: $(STAMP)
 	$(BIN)/gar-export --size nano --force -o build/demo
@@ -67,6 +67,10 @@ docs: $(STAMP)
 
 nano-bundle: $(STAMP)  # the gar-nano that comes with the runtime, after its graphs or weights have changed
 	$(BIN)/python -m gar_edge.export.shipped
+
+tile-cutter: $(STAMP)  # the cutter's PTX, after its source has changed: of CUDA 12.0, so that every newer driver reads it
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target build/nvrtc nvidia-cuda-nvrtc-cu12==12.0.76
+	$(BIN)/python tests/generate_tile_cutter.py build/nvrtc
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -57,7 +57,7 @@ class Preparation:
         self.prompts.check(sample.question, list(masks))
         boxes = tuple(mask_box(mask) for mask in masks.values())
         tiles = cut_tiles(sample.image, self.spec, self.max_tiles)
-        ids = self.prompts.build(sample.question, list(masks), len(tiles.pixels))
+        ids = self.prompts.build(sample.question, list(masks), len(tiles))
         if len(ids) >= self.context:
             raise GarPromptError(f"its prompt of {len(ids)} tokens does not fit into the model's {self.context}")
         return Prepared(

@@ -45,7 +45,7 @@ class Chat:
             turns = [*turns, Turn(said, question)]
         first = question if self._first is None else self._first
         pipeline.prompts.check(first, numbers, turns[-1:])
-        ids = pipeline.prompts.build(first, numbers, len(self._picture.tiles.pixels), turns)
+        ids = pipeline.prompts.build(first, numbers, len(self._picture.tiles), turns)
         request = Request.of(pipeline, self._picture, self._regions, ids, self._wanted)
         answering = self._scheduler.submit(request, watch=watch, opening_ms=self._opening_ms, streamed=streamed)
         self._before = self._first, self._turns, self._latest

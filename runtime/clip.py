@@ -16,11 +16,11 @@ from gar_edge.runtime.errors import GarImageError, GarMaskError
 from gar_edge.runtime.generate.answer import StopWatch
 from gar_edge.runtime.generate.clip_request import FrameRegion, OpenClip, OpenFrame, clip_request
 from gar_edge.runtime.generate.options import DEFAULT, Options
-from gar_edge.runtime.generate.request import Wanted, mask_digest
+from gar_edge.runtime.generate.request import OpenPicture, Wanted, mask_digest
 from gar_edge.runtime.generate.scheduler import Scheduler
 from gar_edge.runtime.generate.side_by_side import Asked
 from gar_edge.runtime.images.loading import ImageLike, load_image
-from gar_edge.runtime.images.preprocess import cut_frame
+from gar_edge.runtime.images.preprocess import Tiles
 from gar_edge.runtime.images.shape import Mask
 from gar_edge.runtime.regions.find import find_mask
 from gar_edge.runtime.regions.kinds import RegionLike
@@ -86,8 +86,7 @@ class Clip(Askable[ClipRegion]):
         super().__init__(scheduler, opening_ms=0.0)
         self.frames = tuple(frames)
         self._keys = keys
-        height, width = frames[0].image.shape[:2]
-        self.opened = OpenClip(tuple(frame.opened for frame in frames), next(keys), width, height)
+        self.opened = OpenClip(tuple(frame.opened for frame in frames), next(keys))
         weakref.finalize(self.opened, scheduler.kept.drop, self.opened.key)
 
     @classmethod
@@ -102,14 +101,14 @@ class Clip(Askable[ClipRegion]):
     ) -> Clip:
         """A clip of the frames `before`, which are open already, and of these behind them."""
         begin = time.perf_counter()
-        spec, kept = scheduler.pipeline.manifest.preprocess, scheduler.kept
+        spec, vision, kept = scheduler.pipeline.manifest.preprocess, scheduler.pipeline.vision, scheduler.kept
         frames = list(before)
         for image, seconds in zip(images, _times(images, times, before), strict=True):
             pixels = load_image(image)
             if frames and pixels.shape != frames[0].image.shape:
                 (height, width), (high, wide) = pixels.shape[:2], frames[0].image.shape[:2]
                 raise GarImageError(f"frame {len(frames)} is {width}x{height}, the first {wide}x{high}")
-            opened = OpenFrame(cut_frame(pixels, spec), next(keys))
+            opened = OpenFrame(OpenPicture(vision.ready(Tiles.whole(pixels, spec)), next(keys)))
             weakref.finalize(opened, kept.drop, opened.key)
             frames.append(ClipFrame(pixels, seconds, opened))
         if not frames:

@@ -19,7 +19,7 @@ from gar_edge.runtime.generate.pipeline import Pipeline
 from gar_edge.runtime.generate.request import OpenPicture
 from gar_edge.runtime.generate.scheduler import Scheduler
 from gar_edge.runtime.images.loading import ImageLike, load_picture
-from gar_edge.runtime.images.preprocess import cut_tiles
+from gar_edge.runtime.images.preprocess import Tiles
 from gar_edge.runtime.scene import Scene
 
 BATCH = 8  # answers side by side
@@ -103,7 +103,8 @@ class Gar:
         begin = time.perf_counter()
         limit = self._max_tiles(max_tiles)
         picture = load_picture(image)
-        opened = OpenPicture(cut_tiles(picture.pixels, self.manifest.preprocess, limit), next(self._scenes))
+        tiles = self.pipeline.vision.ready(Tiles.of(picture.pixels, self.manifest.preprocess, limit))
+        opened = OpenPicture(tiles, next(self._scenes))
         weakref.finalize(opened, self.scheduler.kept.drop, opened.key)
         return Scene(self.scheduler, picture, opened, opening_ms=(time.perf_counter() - begin) * 1e3)
 

@@ -30,7 +30,7 @@ class Scene(Askable[RegionLike]):
         self.image = picture.pixels
         self.turn = picture.turn
         self.tiles = opened.tiles
-        self.grid = opened.tiles.grid
+        self.grid = opened.grid
         self.opened = opened
 
     def chat(self, regions: Mapping[int, RegionLike], *, options: Options = DEFAULT) -> Chat:
@@ -58,7 +58,7 @@ class Scene(Askable[RegionLike]):
         pipeline.prompts.check(question, numbers, turns)
         wanted = Wanted.of(pipeline, options, numbers)
         found = self._found(regions, watch)
-        ids = pipeline.prompts.build(question, found.numbers, len(self.tiles.pixels), turns)
+        ids = pipeline.prompts.build(question, found.numbers, len(self.tiles), turns)
         request = Request.of(pipeline, self.opened, found, ids, wanted)
         return Asked(request, watch, self._take_opening())
 

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 from fakes.cuda import FakeCuda, FakeStream
+from fakes.cuda_driver import FakeDriver
 from fakes.gpu import FakeGpu
 from fakes.onnxruntime import FakeOnnxRuntime
 from fakes.tensorrt import FakeTensorRt
-from fakes.virtual_memory import FakeDriver
 from helpers.shapes import SHAPES, SHARDS, SMALLEST
 from helpers.shared import shared_folder
 from helpers.spoilt import write_json

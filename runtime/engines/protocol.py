@@ -13,6 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from gar_edge.runtime.images.preprocess import Window
+
 Array = NDArray[Any]
 
 
@@ -74,11 +76,32 @@ class Session(Protocol):
         ...
 
 
+class Cutter(Protocol):
+    """Cuts tiles out of pictures in the engine's memory, by the weights of `images.resize`.
+
+    Each sum adds its products in the order of the samples, and rounds after each: what the host's library does in
+    another order may differ in a sum's last bit, and by one level where that decides the rounding.
+    """
+
+    def take(self, image: NDArray[np.uint8]) -> Buffer:
+        """An RGB picture [H,W,3] where `cut` can read it; the array may change at once."""
+        ...
+
+    def cut(self, picture: Buffer, window: Window, tile: Buffer) -> None:
+        """Write one tile of a picture, uint8 [3,rows,columns]."""
+        ...
+
+
 class Backend(Protocol):
     """One engine on one device, loading a bundle's graphs."""
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def cutter(self) -> Cutter | None:
+        """What cuts tiles; None where the host does."""
+        ...
 
     @property
     def prefill_chunk(self) -> int:

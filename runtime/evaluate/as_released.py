@@ -38,7 +38,7 @@ def prepare_as_released(gar: Gar, folder: Path, options: Options, job: Job) -> A
     numbers = sorted(masks)[:known]
     last = mask_box(masks[max(masks)])
     regions = Regions.of(pipeline, scene.opened, {number: masks[number] for number in numbers}).all_at(last)
-    question, tiles = read_question(job.field), len(scene.tiles.pixels)
+    question, tiles = read_question(job.field), len(scene.tiles)
     pipeline.prompts.check_said(question or "", numbers)
     ids = pipeline.prompts.build(question, numbers, tiles, beyond=len(masks) - len(numbers))
     wanted = Wanted.of(pipeline, options, numbers)

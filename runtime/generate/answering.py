@@ -146,7 +146,7 @@ class Answering:
             tokens=tuple(transcript.tokens),
             finish_reason=transcript.reason or "cancelled",
             prompt_tokens=len(request.ids),
-            grid=request.picture.tiles.grid,
+            grid=request.picture.grid,
             timings_ms=self.watch.timings(self._opening_ms),
             model=self.model,
             reuse=self.reuse,

@@ -10,14 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gar_edge.runtime.bundle.manifest import Preprocess
 from gar_edge.runtime.errors import GarMaskError
 from gar_edge.runtime.generate.pipeline import Pipeline
 from gar_edge.runtime.generate.request import OpenPicture, Regions, Replay, Request, Wanted, mask_digest
-from gar_edge.runtime.images.preprocess import NO_GRID, Tiles, cut_mask
+from gar_edge.runtime.images.preprocess import NO_GRID, cut_mask
 from gar_edge.runtime.images.shape import Extent, Mask, mask_box
+from gar_edge.runtime.images.tiling import Grid
 
 FRAME_GRID = (1, 1)  # a frame's map is its one tile
 
@@ -45,14 +45,17 @@ class MarkedFrame:
 
 @dataclass
 class OpenFrame:
-    """A frame: its pixels as a tile [3,tile,tile], and the key under which its features are kept.
+    """A frame: a picture of one tile, under whose key its features are kept.
 
     marked: the regions that were asked about last; as a clip slides, frames that stay are not cut anew.
     """
 
-    pixels: NDArray[np.uint8]
-    key: int
+    picture: OpenPicture
     marked: MarkedFrame | None = None
+
+    @property
+    def key(self) -> int:
+        return self.picture.key
 
     def mark(self, regions: FrameRegions, spec: Preprocess, no_region: int) -> MarkedFrame:
         """The regions as the graphs take them; `no_region`: the number that stands for none."""
@@ -69,12 +72,15 @@ class OpenFrame:
 
 @dataclass(frozen=True)
 class OpenClip:
-    """Frames in their order, and the key under which sequences about them are kept. width, height: of the picture."""
+    """Frames in their order, and the key under which sequences about them are kept. grid: of every frame's map."""
 
     frames: tuple[OpenFrame, ...]
     key: int
-    width: int
-    height: int
+    grid: Grid = FRAME_GRID
+
+    def source(self, tile: int) -> tuple[OpenPicture, int]:
+        """As in `Opened`: each tile is all of a frame."""
+        return self.frames[tile].picture, 0
 
     def mark(self, regions: Sequence[FrameRegions], pipeline: Pipeline) -> list[MarkedFrame]:
         """What each frame shows, as the graphs take it."""
@@ -113,9 +119,7 @@ def clip_request(
     keys = tuple((frame.key, 0, one.union_digest) for frame, one in zip(clip.frames, marked, strict=True))
     union = np.stack([one.union for one in marked])
     digest = b";".join(one.digest for one in marked)
-    pixels = np.stack([frame.pixels for frame in clip.frames])
-    picture = OpenPicture(Tiles(pixels, FRAME_GRID, clip.width, clip.height), clip.key)
     return Request.made(
-        pipeline, picture, Regions(tuple(numbers), (), union, keys, digest), replays, ids, wanted,
+        pipeline, clip, Regions(tuple(numbers), (), union, keys, digest), replays, ids, wanted,
         remedy="take fewer frames (--frames)",
     )  # fmt: skip

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gar_edge.runtime.engines.protocol import Buffer
 from gar_edge.runtime.generate.answer import Reuse
@@ -13,7 +14,7 @@ from gar_edge.runtime.generate.answering import Answering
 from gar_edge.runtime.generate.branches import Branches
 from gar_edge.runtime.generate.kept import KeptSequence, KeptWork
 from gar_edge.runtime.generate.pipeline import Pipeline
-from gar_edge.runtime.generate.request import Replay, TileKey
+from gar_edge.runtime.generate.request import OpenPicture, Replay, TileKey
 from gar_edge.runtime.model.start import start_sequence
 
 
@@ -99,7 +100,7 @@ class PromptWork:
     def _encode(self, wanted: dict[TileKey, tuple[Answering, int]]) -> None:
         """Missing tiles, of several pictures if need be, in one run."""
         begin = time.perf_counter()
-        pixels = np.stack([one.request.picture.tiles.pixels[tile] for one, tile in wanted.values()])
+        pixels = self._pixels(list(wanted.values()))
         masks = np.stack([one.request.regions.masks[tile] for one, tile in wanted.values()])
         made = self.pipeline.vision.encode(pixels, masks)
         spent = (time.perf_counter() - begin) * 1e3
@@ -112,6 +113,27 @@ class PromptWork:
                     one.features[key] = features
         for one in served:
             one.watch.add("encode", spent)
+
+    def _pixels(self, wanted: Sequence[tuple[Answering, int]]) -> Buffer | NDArray[np.uint8]:
+        """Tiles [T,3,h,w], each of a request: cut by the engine, or by the host when their pictures were opened."""
+        sources = [(one, *one.request.picture.source(tile)) for one, tile in wanted]
+        if not self.pipeline.vision.cuts:
+            return np.stack([picture.tiles.pixels[tile] for _, picture, tile in sources])
+        return self.pipeline.vision.cut(
+            [(self._taken(one, picture), picture.tiles.windows[tile]) for one, picture, tile in sources]
+        )
+
+    def _taken(self, one: Answering, picture: OpenPicture) -> Buffer:
+        """A picture in the engine's memory: the one that is there already, or one taken there now."""
+        key = picture.taken
+        taken = one.features.get(key)
+        if taken is None:
+            taken = self._kept.tile(key)
+        if taken is None:
+            taken = self.pipeline.vision.take(picture.tiles)
+            self._kept.put_tile(key, taken)
+        one.features[key] = taken  # for the tiles of its next runs, whatever is kept meanwhile
+        return taken
 
     def _next_tiles(self) -> dict[TileKey, tuple[Answering, int]]:
         """As many missing tiles as a run takes, by key, each with a request that needs it and its number there."""

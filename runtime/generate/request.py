@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +22,39 @@ from gar_edge.runtime.images.tiling import Grid
 TileKey = tuple[int, int, bytes]  # scene, tile, digest of the tile's mask (and of what was replayed from it)
 
 
+class Opened(Protocol):
+    """What a question is about: the key under which work on it is kept, and the grid that the answer names."""
+
+    @property
+    def key(self) -> int: ...
+
+    @property
+    def grid(self) -> Grid: ...
+
+    def source(self, tile: int) -> tuple[OpenPicture, int]:
+        """The picture that one of a request's tiles is cut from, and which of that picture's it is."""
+        ...
+
+
 @dataclass(frozen=True)
 class OpenPicture:
     """An open picture: its tiles, and the number of its scene, under which work on it is kept."""
 
     tiles: Tiles
     key: int
+
+    @property
+    def grid(self) -> Grid:
+        return self.tiles.grid
+
+    @property
+    def taken(self) -> TileKey:
+        """The key of the picture itself in the memory of an engine that cuts, beside those of its tiles."""
+        return self.key, -1, b""
+
+    def source(self, tile: int) -> tuple[OpenPicture, int]:
+        """As in `Opened`: all tiles are its own."""
+        return self, tile
 
 
 @dataclass(frozen=True)
@@ -48,7 +76,7 @@ class Regions:
     def of(cls, pipeline: Pipeline, picture: OpenPicture, masks: Mapping[int, NDArray[np.bool_]]) -> Regions:
         """masks: bool [H,W] by number; where they overlap the earlier one wins."""
         spec, no_region = pipeline.manifest.preprocess, len(pipeline.manifest.prompt.regions)
-        union = cut_mask(masks, picture.tiles.grid, spec, no_region)
+        union = cut_mask(masks, picture.grid, spec, no_region)
         return cls(
             numbers=tuple(masks),
             boxes=tuple(mask_box(mask) for mask in masks.values()),
@@ -103,7 +131,7 @@ class Replay:
 class Request:
     """A prompt's token ids [S] about regions of a picture, and `room`: how many tokens the answer may have."""
 
-    picture: OpenPicture
+    picture: Opened
     regions: Regions
     replays: tuple[Replay, ...]
     ids: NDArray[np.int64]
@@ -118,14 +146,14 @@ class Request:
         """About a picture; `GarPromptError` where the prompt leaves no room for an answer."""
         tokens = [pipeline.manifest.prompt.replay_tokens[number] for number in regions.numbers]
         begins = tuple(int(np.argmax(ids == token)) for token in tokens)
-        replay = Replay(tuple(range(len(regions.tiles))), picture.tiles.grid, regions.boxes, begins)
+        replay = Replay(tuple(range(len(regions.tiles))), picture.grid, regions.boxes, begins)
         return cls.made(pipeline, picture, regions, (replay,), ids, wanted, remedy="lower --max-tiles (max_tiles)")
 
     @classmethod
     def made(
         cls,
         pipeline: Pipeline,
-        picture: OpenPicture,
+        picture: Opened,
         regions: Regions,
         replays: tuple[Replay, ...],
         ids: NDArray[np.int64],

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,15 @@ BLOCK = 16  # output samples per product; the weights are banded, so blocks skip
 # threads, which spin on every core and wait for each other where there is other work.
 PRODUCT = 1 << 18
 KEPT = 64  # ranges whose weights are kept; frames of one camera share theirs
+
+
+class Span(NamedTuple):
+    """Output samples begin…end of an axis of `source` samples that is resized to `target`."""
+
+    source: int
+    target: int
+    begin: int
+    end: int
 
 
 @dataclass(frozen=True)
@@ -82,10 +92,7 @@ def _pieces(length: int, block: Block) -> list[slice]:
 @lru_cache(maxsize=KEPT)
 def blocks(source: int, target: int, begin: int, end: int) -> tuple[Block, ...]:
     """Output samples begin…end of `source` samples resized to `target`, in blocks from `begin` on."""
-    if source == target:  # the kernel is the identity there
-        low, weights = np.arange(begin, end), np.ones((1, end - begin), np.float32)
-    else:
-        low, weights = _weights(source, target, begin, end)
+    low, weights = weights_of(Span(source, target, begin, end))
     taps = np.arange(len(weights))[:, None]
     found = []
     for start in range(0, end - begin, BLOCK):
@@ -100,8 +107,14 @@ def blocks(source: int, target: int, begin: int, end: int) -> tuple[Block, ...]:
     return tuple(found)
 
 
-def _weights(source: int, target: int, begin: int, end: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The first source sample that each output sample reads, and the weights [taps, end-begin] from there on."""
+def weights_of(span: Span) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The first source sample that each output sample reads, and the weights [taps, end-begin] from there on.
+
+    Weights behind the last source sample are zero.
+    """
+    source, target, begin, end = span
+    if source == target:  # the kernel is the identity there
+        return np.arange(begin, end), np.ones((1, end - begin), np.float32)
     one, half, reach = np.float32(1), np.float32(0.5), np.float32(SUPPORT)
     # float32 from the scale on, as torch has it: in float64, exact ties would round the other way.
     scale = np.float32(source) / np.float32(target)

@@ -166,7 +166,7 @@ def _info(kept: KeptScene, seconds: float) -> dict[str, Any]:
         "width": width,
         "height": height,
         "grid": list(kept.scene.grid),
-        "tiles": len(kept.scene.tiles.pixels),
+        "tiles": len(kept.scene.tiles),
         "expires_in": seconds,
         "warnings": kept.warnings,
     }

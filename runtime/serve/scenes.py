@@ -76,8 +76,7 @@ class SceneStore:
 
     def _keep(self, key: str, data: bytes, owner: str, max_tiles: int | None, warnings: list[str]) -> KeptScene:
         scene = self._gar.open(data, max_tiles=max_tiles)
-        size = scene.image.nbytes + scene.tiles.pixels.nbytes
-        kept = KeptScene(key, owner, scene, list(warnings), size, self._clock())
+        kept = KeptScene(key, owner, scene, list(warnings), scene.tiles.nbytes, self._clock())
         with self._lock:
             self._scenes[key] = kept
             self._scenes.move_to_end(key)

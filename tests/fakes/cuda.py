@@ -152,6 +152,7 @@ class FakeCuda(ModuleType):
         self.memory = Memory()
         self.streams: dict[int, FakeStream] = {}
         self.calls: Counter[str] = Counter()
+        self.current: set[int] = set()  # threads whose context is the device's
         self._finishing = threading.RLock()
 
     def stream(self, handle: Any) -> FakeStream:
@@ -181,6 +182,7 @@ class FakeCuda(ModuleType):
     # Devices
 
     def cudaSetDevice(self, device: int) -> tuple[Any, ...]:
+        self.current.add(threading.get_ident())
         return (FakeStatus.cudaSuccess,)
 
     def cudaDeviceSynchronize(self) -> tuple[Any, ...]:

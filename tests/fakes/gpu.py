@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fakes.cuda import FakeCuda
+from fakes.cuda_driver import FakeDriver
 from fakes.tensorrt import FakeTensorRt
-from fakes.virtual_memory import FakeDriver
 
 
 @dataclass(frozen=True)

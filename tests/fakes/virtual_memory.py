@@ -1,7 +1,7 @@
 # ruff: noqa: N802 - names are CUDA's own
 """CUDA's driver, as far as its virtual memory calls go, faked over a `FakeCuda` as strictly as they are documented.
 
-Stands in for the module `cuda.bindings.driver`. A broken rule raises `Violation`:
+`fakes.cuda_driver` makes a module of it. A broken rule raises `Violation`:
 
 - the driver is initialised first; sizes, addresses and offsets are multiples of the granularity
 - memory is mapped into a range that is reserved and free there, by a handle that is not released; queued work may use
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -86,10 +86,6 @@ class FakeVirtualMemory:
     def cuDeviceGetAttribute(self, attribute: int, device: int) -> tuple[Any, ...]:
         self._ready()
         return FakeStatus.cudaSuccess, int(self.supported)
-
-    def cuGetErrorString(self, status: int) -> tuple[Any, ...]:
-        texts = {OUT_OF_MEMORY: b"out of memory", NOT_SUPPORTED: b"operation not supported"}
-        return FakeStatus.cudaSuccess, texts[int(status)]
 
     def cuMemGetAllocationGranularity(self, prop: SimpleNamespace, option: int) -> tuple[Any, ...]:
         self._check_prop(prop)
@@ -199,11 +195,3 @@ class FakeVirtualMemory:
     def _ready(self) -> None:
         if not self.initialised:
             raise Violation("the driver is not initialised")
-
-
-class FakeDriver(FakeVirtualMemory, ModuleType):
-    """The module."""
-
-    def __init__(self, cuda: FakeCuda, granularity: int = 1 << 21) -> None:
-        ModuleType.__init__(self, "cuda.bindings.driver")
-        FakeVirtualMemory.__init__(self, cuda, granularity)

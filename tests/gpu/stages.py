@@ -193,8 +193,8 @@ def tensorrt(folder: Path, dry: bool) -> Result:
 def _fake_tensorrt() -> None:
     sys.path.insert(0, str(Path(__file__).parents[1]))
     from fakes.cuda import FakeCuda
+    from fakes.cuda_driver import FakeDriver
     from fakes.tensorrt import FakeTensorRt
-    from fakes.virtual_memory import FakeDriver
 
     cuda = FakeCuda()
     sys.modules |= {

@@ -11,8 +11,8 @@ from typing import Any, NoReturn
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from fakes.cuda import FakeCuda
+from fakes.cuda_driver import FakeDriver
 from fakes.tensorrt import FakeTensorRt
-from fakes.virtual_memory import FakeDriver
 
 from gar_edge.runtime.bundle.bundle import Bundle
 from gar_edge.runtime.engines.build_progress import BuildStep

@@ -68,10 +68,6 @@ class Cuda:
 
         return unpacked(getattr(self.driver, name)(*arguments), refusal)
 
-    def use(self) -> None:
-        """Make the device's context, and let this thread's calls of the driver use it."""
-        self.call("cudaSetDevice", DEVICE)
-
     def device(self) -> Device:
         """The GPU that everything runs on; `GarBackendError` where there is none."""
         try:
@@ -82,16 +78,20 @@ class Cuda:
         name = self.call("cudaGetDeviceProperties", DEVICE).name
         return Device(f"{major}.{minor}", name.decode() if isinstance(name, bytes) else str(name))
 
+    def use(self) -> None:
+        """Make the device's context this thread's, which the driver's own functions take for granted."""
+        self.call("cudaSetDevice", DEVICE)
+
+    @property
+    def shares_memory(self) -> bool:
+        """Whether the GPU's memory is the processor's, as a Jetson's is."""
+        return bool(self._attribute("Integrated"))
+
     def free_memory(self) -> int:
         """Bytes that can still be allocated. A Jetson's GPU shares the memory of its CPU, and caches count as free."""
         free, _ = self.call("cudaMemGetInfo")
         shared = available_memory() if self.shares_memory else 0
         return shared or int(free)
-
-    @property
-    def shares_memory(self) -> bool:
-        """Whether the GPU shares its CPU's memory, as a Jetson's does."""
-        return bool(self._attribute("Integrated"))
 
     def _attribute(self, name: str) -> int:
         return int(self.call("cudaDeviceGetAttribute", getattr(self.api.cudaDeviceAttr, f"cudaDevAttr{name}"), DEVICE))

@@ -21,8 +21,6 @@ from gar_edge.runtime.errors import GarBackendError
 
 ALIGNMENT = 256  # bytes; what TensorRT asks of every tensor's address, and what CUDA gives
 STAGING = 64 << 20  # most bytes of uploads that may wait for the GPU
-FEATURES_AT_ONCE = 1024  # four tiles of the 1B
-PREFILL_CHUNK = 512  # positions that keep a GPU busy for as long as it reads the weights
 
 
 class Block:
@@ -133,6 +131,7 @@ class Stream:
             self.lock,
         )
         self._in_flight: list[Block] = []  # pinned blocks that queued uploads read from
+        self._held: list[Block] = []  # and those that queued kernels do
 
     def upload(self, address: int, host: Array) -> None:
         """Queue a copy to the device; the array may change at once."""
@@ -145,6 +144,17 @@ class Stream:
             _view(block, host.shape, host.dtype)[...] = host
             self._copy(address, block.address, host.nbytes, "cudaMemcpyHostToDevice")
             self._in_flight.append(block)
+
+    def pinned(self, host: Array) -> DeviceBuffer:
+        """A copy of an array in pinned memory of the host, which kernels read by the same address (CUDA's UVA)."""
+        block = self._pinned.take(host.nbytes)
+        _view(block, host.shape, host.dtype)[...] = host
+        return DeviceBuffer(self, block, host.shape, host.dtype)
+
+    def keep(self, buffer: DeviceBuffer) -> None:
+        """Keep pinned memory from its next owner, who writes without the stream, until what is queued now is done."""
+        with self.lock:
+            self._held.append(buffer._block)
 
     def download(self, address: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """Wait for all that is queued, and for a copy from the device."""
@@ -170,6 +180,7 @@ class Stream:
         with self.lock:
             self._queue.wait()
             self._in_flight.clear()
+            self._held.clear()
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         """Record what `work` queues as a CUDA graph, without doing it; what comes back queues all of it at once."""
@@ -222,7 +233,7 @@ class Scratch:
 
 
 class DeviceBuffer:
-    """A dense row-major tensor in a block of device memory."""
+    """A dense row-major tensor in a block of memory that the device reads."""
 
     def __init__(
         self, stream: Stream, block: Block, shape: tuple[int, ...], dtype: np.dtype[Any], offset: int = 0
@@ -298,24 +309,3 @@ def _view(block: Block, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     size = math.prod(shape) * dtype.itemsize
     memory = memoryview((ctypes.c_uint8 * size).from_address(block.address))
     return np.frombuffer(memory, dtype).reshape(shape)
-
-
-class OnDevice:
-    """What the back ends of a GPU share: one stream, and buffers in the memory behind it."""
-
-    prefill_chunk = PREFILL_CHUNK
-    features_at_once = FEATURES_AT_ONCE
-
-    def __init__(self, cuda: Cuda, remedy: str) -> None:
-        """remedy: as in `Stream`."""
-        self._cuda = cuda
-        self._stream = Stream(cuda, remedy)
-
-    def free_memory(self) -> int:
-        return self._cuda.free_memory()
-
-    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceBuffer:
-        return DeviceBuffer.new(self._stream, shape, dtype)
-
-    def zeros(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceBuffer:
-        return DeviceBuffer.zeros(self._stream, shape, dtype)

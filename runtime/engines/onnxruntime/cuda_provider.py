@@ -13,7 +13,8 @@ import numpy as np
 
 from gar_edge.runtime.bundle.manifest import Manifest
 from gar_edge.runtime.engines.cuda.api import DEVICE, Cuda
-from gar_edge.runtime.engines.cuda.memory import DeviceBuffer, OnDevice, Stream, device_buffer
+from gar_edge.runtime.engines.cuda.memory import DeviceBuffer, Stream, device_buffer
+from gar_edge.runtime.engines.cuda.on_device import OnDevice
 from gar_edge.runtime.engines.onnxruntime.session import OnnxRuntimeSession, Placed, load_graph
 from gar_edge.runtime.engines.protocol import Array, Buffer, Session
 from gar_edge.runtime.engines.telemetry import import_onnxruntime

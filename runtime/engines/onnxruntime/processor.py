@@ -73,6 +73,7 @@ class OnnxRuntimeBackend:
     """Loads a bundle's graphs into ONNX Runtime; `threads` 0 lets it use every core."""
 
     name = "onnxruntime"
+    cutter = None
     features_at_once = 64  # a tile of the 1B keeps all cores busy alone, and four take 650 MB more; nano's are small
     # Attention also computes what the mask hides, half of a chunk's own scores; and a layer's scores beyond 32 MB (of
     # 256 positions from 1,024 slots on) are memory that malloc gives back, and the system clears, each time.

@@ -10,7 +10,8 @@ from typing import Any
 from gar_edge.runtime.bundle.manifest import Manifest
 from gar_edge.runtime.engines.cuda.api import Cuda
 from gar_edge.runtime.engines.cuda.device_memory import advice
-from gar_edge.runtime.engines.cuda.memory import OnDevice, Scratch
+from gar_edge.runtime.engines.cuda.memory import Scratch
+from gar_edge.runtime.engines.cuda.on_device import OnDevice
 from gar_edge.runtime.engines.protocol import Session
 from gar_edge.runtime.engines.tensorrt.allocator import allocator
 from gar_edge.runtime.engines.tensorrt.engines import BuiltEngine

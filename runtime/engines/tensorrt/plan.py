@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from gar_edge.runtime.bundle.manifest import Graph, Manifest
-from gar_edge.runtime.engines.cuda.memory import PREFILL_CHUNK
+from gar_edge.runtime.engines.cuda.on_device import PREFILL_CHUNK
 from gar_edge.runtime.engines.limits import SELECTED_AT_ONCE, TILES_AT_ONCE, round_up
 from gar_edge.runtime.errors import GarBackendError
 

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from fakes.cuda import FakeCuda, FakeStream, Kind, Violation
+from fakes.cuda_driver import FakeDriver
 from fakes.gpu import FakeGpu
-from fakes.virtual_memory import FakeDriver
 from helpers.needs import from_dev
 
 from gar_edge.runtime import Gar, GarBackendError, Options

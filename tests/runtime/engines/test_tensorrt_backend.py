@@ -232,7 +232,9 @@ def test_the_older_cuda_python_serves_too(
     built_nano: Path, fake_gpu: FakeGpu, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "cuda.cudart", fake_gpu.cuda)
-    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
+    monkeypatch.setitem(sys.modules, "cuda.cuda", fake_gpu.driver)
+    for name in ("cuda.bindings.runtime", "cuda.bindings.driver"):
+        monkeypatch.setitem(sys.modules, name, None)
     gar = Gar.load(built_nano, backend="tensorrt")
     assert gar.open(image).describe(np.ones(image.shape[:2], bool), options=Options(max_new_tokens=1)).tokens
 
