@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,8 +50,19 @@ class Pipeline:
     def manifest(self) -> Manifest:
         return self.bundle.manifest
 
-    def embed(self, ids: NDArray[np.int64]) -> Buffer:
-        """The token table's rows [S,C] in the engine's memory."""
-        embeds = self.backend.empty((len(ids), self.manifest.dimensions.hidden), self.decoder.dtype)
-        embeds.write(self.bundle.embed(ids))
+    def embed(self, ids: NDArray[np.int64], places: Mapping[int, Buffer] = MappingProxyType({})) -> Buffer:
+        """Embeddings [S,C] in the engine's memory: `places` by where each begins, else the token table's rows.
+
+        places: features [...,C], apart from one another, for runs of one token as the prompt builder made them.
+        """
+        hidden = self.manifest.dimensions.hidden
+        embeds = self.backend.empty((len(ids), hidden), self.decoder.dtype)
+        end = 0
+        for begin, features in [*sorted(places.items()), (len(ids), None)]:
+            if begin > end:
+                embeds.rows(end, begin).write(self.bundle.embed(ids[end:begin]))
+            if features is not None:
+                rows = features.reshape(-1, hidden)
+                end = begin + rows.shape[0]
+                embeds.rows(begin, end).copy_from(rows)
         return embeds

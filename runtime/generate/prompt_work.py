@@ -171,7 +171,7 @@ class PromptWork:
         one.watch.mark("first_token")
 
     def _embed(self, one: Answering) -> Buffer:
-        """Embeddings [S,C] of what is to be prefilled: table rows, with tile and replayed features in their places."""
+        """Embeddings [S,C] of what is to be prefilled, tile and replayed features in their places."""
         request, image_token = one.request, self.pipeline.manifest.prompt.image_token
         if one.sequence is not None and one.sequence.length:
             with one.watch.stage("prefill"):
@@ -183,13 +183,10 @@ class PromptWork:
                 self._replayed(one, replay, features if replay.tiles == tiles else None) for replay in request.replays
             ]
         with one.watch.stage("prefill"):
-            embeds = self.pipeline.embed(request.ids)
-            hidden = embeds.shape[1]
-            _place(embeds, int(np.argmax(request.ids == image_token)), features.reshape(-1, hidden))
+            places = {int(np.argmax(request.ids == image_token)): features}
             for replay, regions in zip(request.replays, replayed, strict=True):
-                for row, begin in enumerate(replay.begins):
-                    _place(embeds, begin, regions.rows(row, row + 1).reshape(-1, hidden))
-        return embeds
+                places |= {begin: regions.rows(row, row + 1) for row, begin in enumerate(replay.begins)}
+            return self.pipeline.embed(request.ids, places)
 
     def _replayed(self, one: Answering, replay: Replay, features: Buffer | None) -> Buffer:
         """Replayed features [R,P,C]. features: of its tiles, where they lie together already."""
@@ -219,8 +216,3 @@ class PromptWork:
             request, length = one.request, min(one.sequence.length, len(one.request.ids))
             kept = KeptSequence(request.picture.key, request.regions.digest, request.ids[:length], one.sequence)
         self._kept.settle(one.planned_bytes, kept)
-
-
-def _place(embeds: Buffer, begin: int, features: Buffer) -> None:
-    """Put features [N,C] into the N places from `begin` on, a run of one token as the prompt builder made it."""
-    embeds.rows(begin, begin + features.shape[0]).copy_from(features)

@@ -42,7 +42,8 @@ class AppendingSequence(TokenSequence):
 
     def _append(self, embeds: Buffer, wanted: int) -> None:
         count = embeds.shape[0]
-        self._run(embeds, causal_mask(self.length, count, self.length + count), last(count, wanted))
+        mask = np.ascontiguousarray(causal_mask(self.length, count, self.length + count))
+        self._run(embeds, mask, last(count, wanted))
 
     def _append_one(self, embed: NDArray[np.floating]) -> None:
         total = self.length + 1

@@ -110,6 +110,9 @@ def last(count: int, wanted: int) -> NDArray[np.int64]:
 
 
 def causal_mask(start: int, count: int, capacity: int) -> NDArray[np.bool_]:
-    """The mask [1,1,S,capacity] of `count` new positions from `start` on: each sees all slots up to its own."""
-    queries = start + np.arange(count)
-    return (np.arange(capacity) <= queries[:, None])[None, None]
+    """The mask [1,1,S,capacity] of `count` new positions from `start` on: each sees all slots up to its own.
+
+    A view that takes no memory of its own, for whoever copies it to the engine.
+    """
+    line = np.arange(capacity + count - 1) < start + count  # a row is a view of it, each a slot further left
+    return np.lib.stride_tricks.sliding_window_view(line, capacity)[None, None, ::-1]

@@ -1,8 +1,9 @@
 """The host's share of an answer: an engine of the 1B's dimensions that does nothing, so that all time is our own.
 
-    python tests/benchmarks/host_share.py [--against OTHER/.venv/bin/python] [--busy 1]
+    python tests/benchmarks/host_share.py [--against OTHER/.venv/bin/python] [--busy 1] [--engine-cuts]
 
-The engine has a static cache, as TensorRT's have. With --against, the gar-edge of another Python (an older commit's,
+The engine has a static cache, as TensorRT's have; with --engine-cuts it takes pictures whole, and the host cuts none
+(an older gar-edge always does). With --against, the gar-edge of another Python (an older commit's,
 say) answers the same questions in the same run, in turn. Each side exports a gar-nano for its tokenizer first.
 """
 
@@ -96,6 +97,20 @@ class NullSession:
         return sizes.get((name, axis))
 
 
+class NullCutter:
+    """Takes pictures, as one copy to pinned memory, and cuts nothing."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+
+    def take(self, image: np.ndarray[Any, Any]) -> NullBuffer:
+        with self._watch.part("upload"):
+            return NullBuffer(self._watch, image.copy())
+
+    def cut(self, picture: NullBuffer, window: Any, tile: NullBuffer) -> None:
+        """A GPU does that by itself."""
+
+
 class NullBackend:
     """An engine that returns at once."""
 
@@ -103,8 +118,9 @@ class NullBackend:
     prefill_chunk = CHUNK
     features_at_once = 4 * TILE_TOKENS
 
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, watch: Watch, cuts: bool) -> None:
         self._watch = watch
+        self.cutter = NullCutter(watch) if cuts else None
 
     def session(self, graph: str) -> NullSession:
         return NullSession(self._watch)
@@ -122,7 +138,8 @@ class NullBackend:
 
 
 TIMED = {
-    "load_image": "reading", "load_picture": "reading", "cut_tiles": "tiles", "cut_mask": "mask", "normalise": "upload",
+    "load_image": "reading", "load_picture": "reading", "cut_tiles": "tiles", "resize_part": "tiles",
+    "cut_mask": "mask", "normalise": "upload",
 }  # fmt: skip
 
 
@@ -149,7 +166,7 @@ def timed(function: Callable[..., Any], part: str, watch: Watch) -> Callable[...
 class Side:
     """One gar-edge over the null engine."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, cuts: bool) -> None:
         from gar_edge.runtime import Gar
 
         try:
@@ -168,7 +185,7 @@ class Side:
 
         small = Bundle.open(folder)
         time_functions(watch)
-        self.gar = Gar(*loaded(WideBundle(folder, widened(small.manifest)), NullBackend(watch)))
+        self.gar = Gar(*loaded(WideBundle(folder, widened(small.manifest)), NullBackend(watch, cuts)))
 
     def measure(self, size: tuple[int, int], seed: int) -> Milliseconds:
         """Milliseconds before the first token, its parts, and those of a further token."""
@@ -230,9 +247,9 @@ def elapsed(begin: float) -> float:
     return (time.perf_counter() - begin) * 1e3
 
 
-def serve(folder: Path) -> None:
+def serve(folder: Path, cuts: bool) -> None:
     """Measure what standard input asks for, a JSON line each."""
-    side = Side(folder)
+    side = Side(folder, cuts)
     for line in sys.stdin:
         size, seed = json.loads(line)
         print(json.dumps(side.measure((size[0], size[1]), seed)), flush=True)
@@ -241,10 +258,10 @@ def serve(folder: Path) -> None:
 class Server:
     """A gar-edge in a process of its own."""
 
-    def __init__(self, python: str, folder: Path) -> None:
+    def __init__(self, python: str, folder: Path, cuts: bool) -> None:
         export = [python, "-m", "gar_edge.export.cli", "--size", "nano", "--fp16", "--no-validate", "-o", str(folder)]
         subprocess.run(export, check=True, capture_output=True, cwd=folder.parent)
-        command = [python, __file__, "--serve", str(folder)]
+        command = [python, __file__, "--serve", str(folder), *(["--engine-cuts"] if cuts else [])]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=folder.parent
         )
@@ -264,16 +281,17 @@ def main(
     against: Annotated[str | None, typer.Option(help="The Python of another gar-edge.")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="After one to warm up.")] = 8,
     busy: Annotated[int, typer.Option(min=0, help="Processes that keep a core each busy meanwhile.")] = 0,
+    engine_cuts: Annotated[bool, typer.Option(help="The engine cuts tiles.")] = False,
     serving: Annotated[Path | None, typer.Option("--serve", hidden=True)] = None,
 ) -> None:
     """Print one JSON object: for each size the least and the median milliseconds of every part, and ratios of these."""
     if serving is not None:
-        serve(serving)
+        serve(serving, engine_cuts)
         return
     pythons = {"this": sys.executable} | ({"other": against} if against is not None else {})
-    report: dict[str, Any] = {"rounds": rounds, "busy": busy}
+    report: dict[str, Any] = {"rounds": rounds, "busy": busy, "engine_cuts": engine_cuts}
     with tempfile.TemporaryDirectory() as folder:
-        servers = {name: Server(python, Path(folder) / name) for name, python in pythons.items()}
+        servers = {name: Server(python, Path(folder) / name, engine_cuts) for name, python in pythons.items()}
         spinning = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(busy)]
         try:
             for label, size in SIZES.items():

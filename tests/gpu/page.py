@@ -46,6 +46,21 @@ def _rows(found: Report, dry: bool) -> list[tuple[str, str, str]]:
         else:
             value = f"{one['kernel']:.1f} µs, {one['times_the_copy']:.2f} times a copy; torch {one['unfused']:.1f} µs"
             rows.append((f"replay kernel, {name}", value, f"{one['distance']:.1e} from torch"))
+    for name, one in found.get("cutter", {}).items():
+        rows.append((f"tiles on the host, {name} in {one['tiles']}", f"{one['host_ms']:.1f} ms", ""))
+        if "cut_ms" in one:
+            value = (
+                f"{one['cut_ms']:.2f} ms and {one['take_ms']:.2f} to take the picture; kernels {one['kernels_ms']:.2f}"
+            )
+            floor = f"{one['kernels_ms'] / one['copy_ms']:.2f} times a copy"
+            apart = f"{one['different']} of {one['pixels']} values differ"
+            rows.append(
+                (
+                    f"tiles on the GPU, {name}",
+                    f"{value}, {floor}",
+                    _verdict(one["most"] <= 1, "a level at most", dry, apart),
+                )
+            )
     if nano := found.get("nano"):
         exact = nano["same"] == nano["answers"]
         rows.append(("gar-nano, fp16", f"{nano['same']} of {nano['answers']} the same", _verdict(exact, "all", dry)))

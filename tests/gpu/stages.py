@@ -60,6 +60,78 @@ def replay(folder: Path, dry: bool) -> Result:
     return found
 
 
+def cutter(folder: Path, dry: bool) -> Result:
+    """Tiles of a picture cut on the GPU against the host's, and their time beside the least that must be moved.
+
+    dry: the host's time alone.
+    """
+    from gar_edge.runtime.bundle.bundle import Bundle
+    from gar_edge.runtime.images.preprocess import Tiles
+
+    spec = Bundle.open(folder / ("nano-fp16" if dry else "1b-fp16")).manifest.preprocess
+    found: Result = {}
+    for width, height in ((640, 480), (1280, 720), (1920, 1080)):
+        small = np.random.default_rng(width).integers(0, 256, (height // 8, width // 8, 3), np.uint8)
+        image = small.repeat(8, axis=0).repeat(8, axis=1)
+        begin = time.perf_counter()
+        tiles = Tiles.of(image, spec).cut()
+        one = found[f"{width}x{height}"] = {"tiles": len(tiles), "host_ms": (time.perf_counter() - begin) * 1e3}
+        if not dry:
+            one |= _cut_on_gpu(tiles)
+    return found
+
+
+def _cut_on_gpu(tiles: Any) -> Result:
+    """Pixels that differ and by how much, milliseconds of taking and of cutting, and of a copy of as many bytes."""
+    from gar_edge.runtime.engines.cuda.api import Cuda
+    from gar_edge.runtime.engines.cuda.cutter import TileCutter
+    from gar_edge.runtime.engines.cuda.memory import DeviceBuffer, Stream
+
+    cuda = Cuda.load()
+    stream = Stream(cuda, "use a smaller picture")
+    cutter = TileCutter(cuda, stream)
+    out = DeviceBuffer.new(stream, tiles.pixels.shape, tiles.pixels.dtype)
+    rows = [out.rows(tile, tile + 1).reshape(*out.shape[1:]) for tile in range(len(tiles))]
+    picture = cutter.take(tiles.image)
+
+    def cut() -> None:
+        for window, row in zip(tiles.windows, rows, strict=True):
+            cutter.cut(picture, window, row)
+
+    cut()
+    apart = np.abs(out.read().astype(np.int16) - tiles.pixels)
+    # Read and written once: the picture, by thumbnail and tiles, the float32 between the passes, the tiles.
+    between = sum(3 * 4 * _read_rows(down) * (across.end - across.begin) for across, down in tiles.windows)
+    half = (2 * tiles.image.nbytes + 2 * between + out.size) // 2
+    source, target = (DeviceBuffer.new(stream, (half,), np.dtype(np.uint8)) for _ in range(2))
+    captured = stream.capture(cut)
+    return {
+        "different": int(np.count_nonzero(apart)), "most": int(apart.max()), "pixels": apart.size,
+        "take_ms": _milliseconds(stream, lambda: cutter.take(tiles.image)),
+        "cut_ms": _milliseconds(stream, cut),
+        "kernels_ms": _milliseconds(stream, captured),
+        "copy_ms": _milliseconds(stream, lambda: target.copy_from(source)),
+    }  # fmt: skip
+
+
+def _read_rows(down: Any) -> int:
+    from gar_edge.runtime.images.resize import blocks
+
+    found = blocks(*down)
+    return found[-1].last - found[0].first
+
+
+def _milliseconds(stream: Any, work: Callable[[], object], rounds: int = 50) -> float:
+    """Of one `work`, among many that the GPU does in a row."""
+    work()
+    stream.synchronise()
+    begin = time.perf_counter()
+    for _ in range(rounds):
+        work()
+    stream.synchronise()
+    return (time.perf_counter() - begin) * 1e3 / rounds
+
+
 def _portable_replay() -> float:
     """Relative distance of the graph's body in ONNX Runtime from torch, on random features."""
     import torch
@@ -203,8 +275,8 @@ def _fake_tensorrt() -> None:
 
 
 STAGES: dict[str, Callable[[Path, bool], Result]] = {
-    "machine": machine, "replay": replay, "nano": nano, "fp16": fp16, "pytorch": pytorch, "int4": int4,
-    "tensorrt": tensorrt,
+    "machine": machine, "replay": replay, "cutter": cutter, "nano": nano, "fp16": fp16, "pytorch": pytorch,
+    "int4": int4, "tensorrt": tensorrt,
 }  # fmt: skip
 
 

@@ -16,7 +16,7 @@ import pytest
 from fakes.onnxruntime import FakeOnnxRuntime
 
 HERE = Path(__file__).parents[1] / "gpu"
-STAGES = ("machine", "replay", "nano", "fp16", "pytorch", "int4", "tensorrt")
+STAGES = ("machine", "replay", "cutter", "nano", "fp16", "pytorch", "int4", "tensorrt")
 
 
 @pytest.fixture
@@ -85,8 +85,11 @@ def test_stages_on_a_faked_gpu(
     monkeypatch.setattr(stages, "ROUNDS", 1)
     monkeypatch.setattr(stages, "TILES", 4)
     monkeypatch.setattr(stages, "NEW_TOKENS", 4)
-    for name in ("nano", "fp16"):
+    for name in ("cutter", "nano", "fp16"):
         stages.main(name, tmp_path, dry=False)
+    cut = json.loads((tmp_path / "cutter.json").read_text())
+    assert [(one["different"], one["most"]) for one in cut.values()] == [(0, 0)] * 3
+    assert min(one[f"{what}_ms"] for one in cut.values() for what in ("host", "take", "cut", "kernels", "copy")) > 0
     nano, fp16 = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("nano", "fp16"))
     assert (nano["answers"], nano["same"]) == (4, 4)
     assert (fp16["tiles"], fp16["new_tokens"]) == (5, 4)
