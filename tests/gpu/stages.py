@@ -19,6 +19,7 @@ import numpy as np
 TILES, NEW_TOKENS, ROUNDS = 14, 128, 3  # beside the thumbnail; of an answer; after one to warm up
 DRY_TILES, DRY_TOKENS = 4, 16
 ANSWERS, TENSORRT_ANSWERS, DRY_ANSWERS = 200, 100, 12
+CUTS = 50  # of a picture into tiles, in a row
 SEED = 9300
 
 Result = dict[str, Any]
@@ -121,15 +122,15 @@ def _read_rows(down: Any) -> int:
     return found[-1].last - found[0].first
 
 
-def _milliseconds(stream: Any, work: Callable[[], object], rounds: int = 50) -> float:
+def _milliseconds(stream: Any, work: Callable[[], object]) -> float:
     """Of one `work`, among many that the GPU does in a row."""
     work()
     stream.synchronise()
     begin = time.perf_counter()
-    for _ in range(rounds):
+    for _ in range(CUTS):
         work()
     stream.synchronise()
-    return (time.perf_counter() - begin) * 1e3 / rounds
+    return (time.perf_counter() - begin) * 1e3 / CUTS
 
 
 def _portable_replay() -> float:

@@ -82,6 +82,7 @@ def test_stages_on_a_faked_gpu(
     for name in ("nano-fp16", "1b-fp16"):
         shutil.copytree(half_nano, tmp_path / name)
     monkeypatch.setattr(stages, "ANSWERS", 4)
+    monkeypatch.setattr(stages, "CUTS", 1)
     monkeypatch.setattr(stages, "ROUNDS", 1)
     monkeypatch.setattr(stages, "TILES", 4)
     monkeypatch.setattr(stages, "NEW_TOKENS", 4)
