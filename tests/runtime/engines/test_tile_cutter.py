@@ -137,7 +137,7 @@ def test_where_it_cannot_be_had_the_host_cuts(
             monkeypatch.setitem(sys.modules, name, None)
     else:
         fake_gpu.driver.newest = (7, 8)
-    why = "no driver API" if missing == "driver" else "cuModuleLoadData failed .CUDA_ERROR_UNSUPPORTED_PTX_VERSION"
+    why = "no driver API" if missing == "driver" else "cuModuleLoadData failed: the provided PTX"
     with pytest.warns(UserWarning, match=f"^tiles are cut on the processor: .*{why}"):
         scene = Gar.load(half_nano, backend="cuda").open(picture)
     assert scene.tiles.nbytes == picture.nbytes + scene.tiles.pixels.nbytes
@@ -156,7 +156,7 @@ def fakes(request: pytest.FixtureRequest, fake_gpu: FakeGpu) -> FakeGpu:
 
 @pytest.fixture
 def stream(fakes: FakeGpu) -> Stream:
-    return Stream(Cuda(fakes.cuda), "use less")
+    return Stream(Cuda(fakes.cuda, fakes.driver), "use less")
 
 
 def cut(cutter: TileCutter, stream: Stream, image: NDArray[np.uint8], window: int) -> tuple[DeviceBuffer, np.ndarray]:
@@ -168,7 +168,7 @@ def cut(cutter: TileCutter, stream: Stream, image: NDArray[np.uint8], window: in
 
 def test_queued_cuts_do_not_see_the_next_picture(fakes: FakeGpu, stream: Stream, picture: NDArray[np.uint8]) -> None:
     """Pictures are let go of, and their memory written anew, before the device has done anything."""
-    cutter = TileCutter(Cuda(fakes.cuda), stream)
+    cutter = TileCutter(Cuda(fakes.cuda, fakes.driver), stream)
     queued = [cut(cutter, stream, np.roll(picture, shift, axis=0), shift) for shift in range(3)]
     for tile, expected in queued:
         np.testing.assert_array_equal(tile.read(), expected)
@@ -177,7 +177,7 @@ def test_queued_cuts_do_not_see_the_next_picture(fakes: FakeGpu, stream: Stream,
 def test_where_memory_is_shared_no_picture_is_copied(
     fakes: FakeGpu, stream: Stream, picture: NDArray[np.uint8]
 ) -> None:
-    cutter = TileCutter(Cuda(fakes.cuda), stream)
+    cutter = TileCutter(Cuda(fakes.cuda, fakes.driver), stream)
     cut(cutter, stream, picture, 0)
     before = fakes.cuda.calls["copy"]
     for _ in range(3):  # weights are there
@@ -186,7 +186,7 @@ def test_where_memory_is_shared_no_picture_is_copied(
 
 
 def test_a_huge_picture_ends_in_one_line(fakes: FakeGpu, stream: Stream) -> None:
-    cutter = TileCutter(Cuda(fakes.cuda), stream)
+    cutter = TileCutter(Cuda(fakes.cuda, fakes.driver), stream)
     fakes.cuda.capacity = 1 << 20
     with pytest.raises(GarBackendError, match=r"out of GPU memory for a buffer of \d+ MiB; use less"):
         cut(cutter, stream, np.zeros((9000, 40, 3), np.uint8), 0)
