@@ -33,7 +33,7 @@ schemas: $(STAMP)  # a thousand random JSON Schemas: every answer that is finish
 	$(BIN)/gar-export --size nano --force -o build/demo
 	$(BIN)/python tests/benchmarks/random_schemas.py -m build/demo --count 1000
 
-test-many: $(STAMP)  # gar-label and gar-serve on clusters of Ray's, on this machine: installs 600 MB
+test-many: $(STAMP)  # gar-label and gar-serve on clusters of Ray's, on this machine: installs 360 MB
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'ray[serve]>=2.50' 'pyarrow>=17'
 	$(BIN)/python -m pytest -n logical --dist loadfile tests/runtime/label tests/examples/test_serve_ray.py
 	$(BIN)/python -m pytest tests/whole/test_readme.py -k many

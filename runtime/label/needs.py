@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gar_edge.runtime.files.installed import require
 
-PACKAGES = ("ray", "pyarrow", "pandas")  # Ray Data imports the last
+PACKAGES = ("ray", "pyarrow")
 
 
 def check_installed() -> None:
