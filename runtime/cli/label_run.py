@@ -79,8 +79,9 @@ class Labelling:
         """Label what is left; the summary, which is written too."""
         task = self.task()
         with self.output.held():
-            task.settings.agree(self.output.folder)
+            task.settings.check(self.output.folder)
             plan = self._plan()
+            task.settings.note(self.output.folder)  # now that there is something to be done by them
             done = all(self.output.part(name).exists() for name in plan.parts)
             progress, workers = Progress(plan.rows, plan.rows, plan.rows, 0, 0, 0.0), 0
             if not done:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -22,9 +23,24 @@ def elements(path: Path, error: type[GarError] = GarMaskError) -> Iterator[tuple
     they are, in place 0. Anything else is one value, with None. Memory is that of one element. `error` where the file
     is missing or not JSON, after what was read before that place.
     """
+    with _read(path, error) as text:
+        yield from text.parts()
+
+
+def members(path: Path, error: type[GarError] = GarMaskError) -> Iterator[str | None]:
+    """The names of an object's members, each before its value is read; None for a file that holds something else.
+
+    A list without elements is told here, and by `elements` is not. `error` as there.
+    """
+    with _read(path, error) as text:
+        yield from text.names()
+
+
+@contextmanager
+def _read(path: Path, error: type[GarError]) -> Iterator[_Text]:
     try:
         with path.open(encoding="utf-8-sig") as file:
-            yield from _Text(file).parts()
+            yield _Text(file)
     except OSError as problem:
         raise error(f"{path}: cannot be read ({problem.strerror})") from None
     except (ValueError, RecursionError) as problem:  # not UTF-8 is one, too
@@ -46,13 +62,30 @@ class _Text:
         if self._next() == "[":
             yield from ((None, place, value) for place, value in self._list())
         elif self._next() == "{":
-            yield from self._object()
+            for name in self._members():
+                if self._next() == "[":
+                    yield from ((name, place, value) for place, value in self._list())
+                else:
+                    yield name, 0, self._value()
         else:
             yield None, 0, self._value()
         if self._next():
             raise self._wrong("nothing more")
 
-    def _object(self) -> Iterator[tuple[str | None, int, Any]]:
+    def names(self) -> Iterator[str | None]:
+        if self._next() != "{":
+            yield None
+            return
+        for name in self._members():
+            yield name
+            if self._next() == "[":
+                for _ in self._list():
+                    pass
+            else:
+                self._value()
+
+    def _members(self) -> Iterator[str]:
+        """The names of an object's members; whoever takes one reads its value before the next."""
         self._take("{")
         if self._next() == "}":
             return self._take("}")
@@ -61,10 +94,7 @@ class _Text:
                 raise self._wrong("a member's name")
             name = self._value()
             self._take(":")
-            if self._next() == "[":
-                yield from ((name, place, value) for place, value in self._list())
-            else:
-                yield name, 0, self._value()
+            yield name
             if self._next() == "}":
                 return self._take("}")
             self._take(",")

@@ -13,7 +13,7 @@ from typing import Any
 from gar_edge.runtime.errors import GarError, GarPromptError
 from gar_edge.runtime.files.addresses import local_file, not_a_file
 from gar_edge.runtime.files.fields import Field, read_json
-from gar_edge.runtime.files.json_stream import elements
+from gar_edge.runtime.files.json_stream import elements, members
 from gar_edge.runtime.label.coco_input import Part, coco_entries
 from gar_edge.runtime.label.entry import Entry, rows_of
 from gar_edge.runtime.label.parquet_input import parquet_entries
@@ -117,10 +117,10 @@ class Input:
 
 
 def _heads(file: Path) -> set[str | None]:
-    """The first members of a file, as far as they are needed to tell its form; None: it is a list."""
+    """The first members of a file, as far as they are needed to tell its form; None: it is no object."""
     seen: set[str | None] = set()
-    for member, _, _ in elements(file):
-        seen.add(member)
+    for name in members(file):
+        seen.add(name)
         if seen & {None, "images", "shapes", "annotations"}:
             break
     return seen

@@ -41,14 +41,18 @@ class Settings:
         """The object that is written."""
         return asdict(self) | {"choose": list(self.choose)}
 
-    def agree(self, folder: Path) -> None:
-        """Note them in an output that has none; `GarPromptError` where it was made by others, saying by which."""
+    def note(self, folder: Path) -> None:
+        """Write them into an output."""
+        value = json.dumps(self.to_json(), indent=1, ensure_ascii=False)
+        write_whole(folder / FILE, value.encode("utf-8", "backslashreplace"))
+
+    def check(self, folder: Path) -> None:
+        """`GarPromptError` where an output was made by others, saying by which."""
         path = folder / FILE
         mine = self.to_json()
         try:
             found = json.loads(path.read_text("utf-8"))
         except FileNotFoundError:
-            write_whole(path, json.dumps(mine, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace"))
             return
         except (OSError, ValueError) as error:
             raise GarPromptError(f"{path}: cannot be read ({error}); give --out a folder of its own") from None

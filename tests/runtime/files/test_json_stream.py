@@ -48,6 +48,8 @@ def test_any_value_comes_out_as_pythons_parser_has_it(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(json_stream, "_PIECE", piece)
         found = put_together(path)
+        names = list(json_stream.members(path))
+    assert names == (list(value) if isinstance(value, dict) else [None])
     if isinstance(value, list):
         assert found == (value or None)
     elif isinstance(value, dict):
@@ -83,6 +85,9 @@ def test_what_is_no_json_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         json.loads(text)
     with refused("bad.json: not JSON that can be read"):
         list(json_stream.elements(path))
+    if text.startswith("{"):
+        with refused("bad.json: not JSON that can be read"):
+            list(json_stream.members(path))
 
 
 def test_what_stands_before_the_fault_is_read(tmp_path: Path) -> None:

@@ -138,6 +138,23 @@ def test_a_broken_file_of_a_folder_is_a_row_and_alone_it_ends_the_run(tmp_path: 
             entries(tmp_path / name)
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"images": [], "annotations": []},
+        {"info": {"year": 2026}, "licenses": [], "annotations": [], "images": [{"id": 1, "file_name": "one.png"}]},
+        {"version": "5.0.0", "flags": {}, "shapes": [], "imagePath": "one.png"},
+        [],
+    ],
+    ids=["coco", "coco with pictures", "labelme", "jobs"],
+)
+def test_a_file_without_regions_has_no_rows(tmp_path: Path, value: Any) -> None:
+    """As of a picture on which nobody has drawn yet."""
+    path = tmp_path / "nothing.json"
+    path.write_text(json.dumps(value))
+    assert entries(path) == entries(tmp_path) == []
+
+
 def test_jobs_files_are_named_relative_to_themselves(tmp_path: Path) -> None:
     save_picture(tmp_path / "deep" / "one.png")
     Image.new("L", SIZE, 255).save(tmp_path / "deep" / "mask.png")

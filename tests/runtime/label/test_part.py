@@ -259,18 +259,19 @@ def test_an_input_that_has_grown_is_planned_anew_and_nothing_is_lost(tmp_path: P
 
 def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
     given = Settings(model="a", bundle="0" * 64, question="What is <Prompt0>?")
-    given.agree(tmp_path)
-    given.agree(tmp_path)
+    given.check(tmp_path)
+    given.note(tmp_path)
+    given.check(tmp_path)
     other = Settings(model="a", bundle="1" * 64, question=None, choose=("x", "y"))
     with pytest.raises(
         GarPromptError, match=r'bundle was "0{59}…, now .*; question was "What is <Prompt0>\?", now null'
     ) as told:
-        other.agree(tmp_path)
+        other.check(tmp_path)
     assert "choose was [], now" in str(told.value)
     assert "model" not in str(told.value).replace("bundle", "")
     (tmp_path / "settings.json").write_text("{")
     with pytest.raises(GarPromptError, match="cannot be read"):
-        given.agree(tmp_path)
+        given.check(tmp_path)
 
 
 def test_two_runs_into_one_folder_and_a_foreign_folder_are_refused(tmp_path: Path) -> None:

@@ -234,6 +234,14 @@ def test_bad_rows_do_not_end_the_run_but_are_told(tmp_path: Path, drawn: Path) -
     assert "2 of 6 rows failed" in done.stderr
 
 
+def test_settings_bind_only_where_there_is_something_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "none.json"
+    path.write_text('{"images": [], "annotations": []}')
+    for question in ("What is <Prompt0>?", "What colour is <Prompt0>?"):
+        done = run(path, tmp_path / "out", "-q", question, code=1)
+        assert done.stderr == f"error: {path}: holds no region\n"
+
+
 def test_a_dry_run_writes_nothing_and_prices_the_work(tmp_path: Path, drawn: Path) -> None:
     arguments = ("--dry-run", "--json", "--sample", "4", "--workers", "3", "--hourly", "6")
     estimate = json.loads(run(drawn, tmp_path / "out", *arguments).stdout)
