@@ -36,14 +36,17 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[psutil.Pr
     log = tmp_path_factory.mktemp("serve") / "log"
     command = [sys.executable, str(ROOT / "examples" / "serve_ray.py"), "--port", str(port), "-m", str(SHIPPED)]
     with log.open("w") as out, subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, cwd=ROOT) as process:
-        end = time.monotonic() + 120
-        while f"at http://127.0.0.1:{port}" not in log.read_text().splitlines():
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < end, log.read_text()
-            time.sleep(0.2)
-        yield psutil.Process(process.pid), port
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0
+        try:
+            end = time.monotonic() + 120
+            while f"at http://127.0.0.1:{port}" not in log.read_text().splitlines():
+                assert process.poll() is None, log.read_text()
+                assert time.monotonic() < end, log.read_text()
+                time.sleep(0.2)
+            yield psutil.Process(process.pid), port
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == 0
+        finally:
+            process.kill()  # nothing, where it has ended: a failure must not wait for it
 
 
 def ask(port: int) -> tuple[int, Any]:

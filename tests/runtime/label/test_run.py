@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,16 @@ def run(*arguments: Any, code: int = 0) -> subprocess.CompletedProcess[str]:
     return done
 
 
+@contextmanager
+def started(arguments: list[str], stderr: int) -> Iterator[subprocess.Popen[str]]:
+    """A run under way, which does not outlive a test that fails: leaving `Popen` alone waits for its end."""
+    with subprocess.Popen(arguments, stderr=stderr, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()  # nothing, where it has ended
+
+
 def tokens(out: Path) -> dict[str, list[int]]:
     """Of each row; there must be each once."""
     rows = list(rows_of_output(Output(out)))
@@ -144,12 +155,12 @@ def test_a_node_is_killed_and_the_driver_twice(
     cluster.wait_for_nodes()
     labelling = command(drawn, out, "--address", cluster.address)
     for share in (0.2, 0.4):
-        with subprocess.Popen(labelling, stderr=subprocess.DEVNULL) as process:
+        with started(labelling, subprocess.DEVNULL) as process:
             wait_for(process, out, int(share * ROWS))
             process.send_signal(signal.SIGKILL)
             assert process.wait() == -signal.SIGKILL
     safe = answered(out)
-    with subprocess.Popen(labelling, stderr=subprocess.PIPE) as process:
+    with started(labelling, subprocess.PIPE) as process:
         wait_for(process, out, max(safe, ROWS // 2) + 10)
         cluster.remove_node(node, allow_graceful=False)
         _, said = process.communicate(timeout=240)
@@ -286,7 +297,7 @@ def test_ctrl_c_ends_it_with_one_line_and_nothing_is_lost(
     tmp_path: Path, drawn: Path, described: dict[str, list[int]]
 ) -> None:
     out = tmp_path / "out"
-    with subprocess.Popen(command(drawn, out, "--workers", "1"), stderr=subprocess.PIPE, text=True) as process:
+    with started(command(drawn, out, "--workers", "1"), subprocess.PIPE) as process:
         wait_for(process, out, 20)
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
