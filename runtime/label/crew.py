@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from types import TracebackType
@@ -23,6 +24,7 @@ _LOOK = 0.5  # seconds between two looks at how far the workers are
 _AT_ONCE = 2  # parts that a worker has under way: the last answers of one share runs with the first of the next
 _STILLBORN = 3  # workers in a row that die before they are there
 _SHOWN = 300  # characters of an error that is not ours
+_PARTING = 5.0  # seconds that the calls of workers who were just ended have to end in
 
 
 @dataclass(eq=False)
@@ -56,6 +58,7 @@ class Crew:
         )(Worker)
         self._task = ray.put(task)
         self._ended: SimpleQueue[tuple[_Member, str | None, Future[Any]]] = SimpleQueue()
+        self._open = 0  # calls that have not ended
         self._looked = time.monotonic()
         self._stillborn = 0
         self._members: list[_Member] = []
@@ -73,6 +76,12 @@ class Crew:
 
         for member in self._members:
             ray.kill(member.actor)
+        # A call that ended while Ray shuts down would be told on a thread of Ray's that is going away.
+        end = time.monotonic() + _PARTING
+        with suppress(Empty):
+            while self._open:
+                self._ended.get(timeout=max(end - time.monotonic(), 0))
+                self._open -= 1
 
     @property
     def under_way(self) -> Counts:
@@ -106,12 +115,14 @@ class Crew:
 
     def _call(self, member: _Member, name: str | None, answer: ObjectRef[Any]) -> None:
         """Wait for it without `ray.wait`, which now and then makes a SystemError of Ctrl-C (2.60)."""
+        self._open += 1
         answer.future().add_done_callback(lambda ended: self._ended.put((member, name, ended)))
 
     def _result(self, member: _Member, name: str | None, ended: Future[Any], waiting: deque[str]) -> Report | None:
         """What a part came to, if that was the call; a lost worker's parts are put back."""
         import ray
 
+        self._open -= 1
         if member not in self._members:  # replaced already
             return None
         try:
