@@ -45,24 +45,24 @@ class Peer(str, enum.Enum):
 
 
 @dataclass(frozen=True)
-class Library:
-    """A peer that builds models of checkpoints: its script, what its environment holds, and what it must not hold."""
+class Maker:
+    """A peer's tools that build models of checkpoints: its script, what its environment holds, and what it must not hold."""
 
     script: str
     packages: tuple[str, ...]
     unwanted: tuple[str, ...] = ()
 
 
-GENAI = Library("side_genai.py", ("onnxruntime-genai==0.18.0", "onnx-ir", "tqdm", TORCH, "transformers"))
+GENAI = Maker("side_genai.py", ("onnxruntime-genai==0.18.0", "onnx-ir", "tqdm", TORCH, "transformers"))
 # Its torchvision is of another build than torch's, and a decoder needs none.
-OPENVINO = Library("side_openvino.py", ("optimum-intel[openvino]==2.2.0", TORCH), ("torchvision",))
+OPENVINO = Maker("side_openvino.py", ("optimum-intel[openvino]==2.2.0", TORCH), ("torchvision",))
 
 
 @dataclass(frozen=True)
 class Built:
-    """A model that a library builds: with weights of `precision`, run with what `arguments` say."""
+    """A model that a maker builds: with weights of `precision`, run with what `arguments` say."""
 
-    library: Library
+    maker: Maker
     precision: str
     arguments: tuple[str, ...] = ()
 
@@ -80,18 +80,18 @@ def command(peer: Peer, size: Size, home: Path, install: bool) -> list[str]:
     built = BUILT.get(peer)
     if built is None:
         return [sys.executable, str(HERE / "side_torch.py"), size.value, peer.value.removeprefix("torch-")]
-    library = Path(built.library.script).stem
-    environment = home / library
-    python, script = str(environment / "bin" / "python"), str(HERE / built.library.script)
+    name = Path(built.maker.script).stem
+    environment = home / name
+    python, script = str(environment / "bin" / "python"), str(HERE / built.maker.script)
     if not (environment / "made").exists():
         if not install:
             raise SystemExit(f"{peer.value} has no environment in {environment}: add --install.")
         _run([sys.executable, "-m", "venv", "--clear", str(environment)])
-        _run([python, "-m", "pip", "install", "-q", *built.library.packages])
-        if built.library.unwanted:
-            _run([python, "-m", "pip", "uninstall", "-q", "-y", *built.library.unwanted])
+        _run([python, "-m", "pip", "install", "-q", *built.maker.packages])
+        if built.maker.unwanted:
+            _run([python, "-m", "pip", "uninstall", "-q", "-y", *built.maker.unwanted])
         (environment / "made").touch()
-    model = home / f"{library}-{size.value}-{built.precision}"
+    model = home / f"{name}-{size.value}-{built.precision}"
     if not (model / "made").exists():
         with tempfile.TemporaryDirectory(dir=home) as checkpoint:
             write_checkpoint(_text(size), Path(checkpoint))

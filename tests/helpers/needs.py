@@ -8,7 +8,7 @@ def from_dev(package: str) -> str:
 
 CUDA_COMPILER = f"neither nvcc nor NVRTC can be used: {from_dev('nvidia-cuda-nvrtc, or cuda-bindings,')}"
 NVCC = "nvcc is not installed; it comes with NVIDIA's CUDA toolkit"
-HOST_COMPILER = "g++, which compiles the replay kernel for the host, is not installed; apt install g++"
+HOST_COMPILER = "g++, which compiles the kernels for the host, is not installed; apt install g++"
 PACKAGE_INDEX = "no package index can be reached, to install gar-edge[cpu] from; name one with PIP_INDEX_URL"
 GREEK_FONT = "DejaVu Sans, which has Greek and Cyrillic, is not installed; apt install fonts-dejavu-core"
 ANOTHER_USER = "root may write anywhere; run the tests as another user"
