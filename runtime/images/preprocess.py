@@ -61,7 +61,7 @@ class Tiles:
 
     def cut(self) -> Tiles:
         """These, their pixels cut now, in the caller's time."""
-        assert self.pixels is not None
+        self._pixels = self.pixels
         return self
 
 

@@ -46,7 +46,7 @@ class Peer(str, enum.Enum):
 
 @dataclass(frozen=True)
 class Maker:
-    """A peer's tools that build models of checkpoints: its script, what its environment holds, and what it must not hold."""
+    """Tools that build models of checkpoints: their script, what their environment holds, and what it must not."""
 
     script: str
     packages: tuple[str, ...]

@@ -56,14 +56,15 @@ class TensorRtBackend(OnDevice):
         )
 
     def _load(self, file: Path) -> Any:
+        memory = self._stream.memory
         # Mapped, not read: on a Jetson the file's pages and the GPU's copy share one memory.
         with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
             view = memoryview(content)
+            memory.refused = 0
             try:
                 engine = self._runtime.deserialize_cuda_engine(view)
             finally:
                 view.release()
-        memory = self._stream.memory
         if engine is None and memory.refused:
             raise GarBackendError(
                 f"{file}: out of GPU memory for {memory.refused / 2**20:.0f} MiB of the engine; "

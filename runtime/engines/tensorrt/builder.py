@@ -46,6 +46,7 @@ def build_engine(
     builder = trt.Builder(library.logger)
     memory = target.memory
     if memory is not None:
+        memory.refused = 0  # to the engine before it
         builder.gpu_allocator = allocator(trt, memory)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, library.logger)
