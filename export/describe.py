@@ -48,7 +48,7 @@ TOKEN_TABLE = "token_table.bin"
 TOKEN_SCALES = "token_scales.bin"
 TOKENIZER = "tokenizer.json"
 CHAT_TEMPLATE = "chat_template.jinja"
-_TOOLS = ("gar-edge", "torch", "onnx", "onnx-ir", "onnxscript")
+_TOOLS = ("gar-edge", "torch", "onnx", "onnx-ir")
 
 
 def make_manifest(

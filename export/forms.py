@@ -38,22 +38,24 @@ def trace_graphs(checkpoint: Checkpoint, precision: Precision, compat: bool = Fa
 
     compat: the decoder also in the form for engines that know no newer operator than opset 20's.
     """
-    config, pixels, tied, full = checkpoint.config, checkpoint.preprocessing, checkpoint.tied, Precision.FP32
-    traced = {
-        "encoder": Forms(trace_encoder(config, pixels, precision)),
-        "roi_replay": Forms(trace_replay(config, precision)),
-        "decoder": Forms(trace_decoder(config, precision, tied)),
-    }
-    if precision.quantised:
-        for_cpu = {
-            "encoder": trace_encoder(config, pixels, full),
-            "roi_replay": trace_replay(config, full),
-            "decoder": trace_decoder(config, full, tied),
+    config, tied = checkpoint.config, checkpoint.tied
+    encoder, decoder = trace_encoder(config, checkpoint.preprocessing), trace_decoder(config, tied)
+
+    def graphs(precision: Precision) -> dict[str, TracedGraph]:
+        return {
+            "encoder": encoder.graph(precision),
+            "roi_replay": trace_replay(config, precision),
+            "decoder": decoder.graph(precision),
         }
-        traced = {name: Forms(forms.main, {GraphForm.CPU: for_cpu[name]}) for name, forms in traced.items()}
+
+    for_cpu = graphs(Precision.FP32) if precision.quantised else {}
+    traced = {
+        name: Forms(graph, {GraphForm.CPU: for_cpu[name]} if for_cpu else {})
+        for name, graph in graphs(precision).items()
+    }
     if compat:
-        form, decoder = trace_compat_decoder(config, precision, tied), traced["decoder"]
-        traced["decoder"] = Forms(decoder.main, {**decoder.by_engine, GraphForm.COMPAT: form})
+        form, forms = trace_compat_decoder(config, tied).graph(precision), traced["decoder"]
+        traced["decoder"] = Forms(forms.main, {**forms.by_engine, GraphForm.COMPAT: form})
     return traced
 
 

@@ -6,21 +6,16 @@ megabytes; `weights_file.py` streams the weights in afterwards.
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
 
 import onnx_ir as ir
-import onnxscript.optimizer
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.export import Dim
 
+from gar_edge.export.lowering import CAPTURED, Axis, Input, Program, capture, lower
 from gar_edge.export.replay_graph import ir_version, replay_model
 from gar_edge.models.config import GarConfig, Preprocessing, TextConfig
 from gar_edge.models.llama import AppendingDecoder, Decoder
@@ -30,6 +25,7 @@ from gar_edge.models.weights import Maker, build_module, decoder_recipes, encode
 
 TOTAL = "past + length"  # the compat decoder's dimension of all positions
 ROWS = "batch*selected"  # a decoder's dimension of all predictions
+IR_VERSION = 10  # of files: opset 24 came with a newer one, but nothing in these graphs needs it
 
 
 class Precision(str, Enum):
@@ -73,19 +69,42 @@ class TracedGraph:
     appends: Mapping[str, str] = field(default_factory=dict)
 
 
-def trace_encoder(config: GarConfig, preprocessing: Preprocessing, precision: Precision) -> TracedGraph:
+@dataclass(frozen=True)
+class Traced:
+    """A torch module captured once, of which `graph` writes a graph in any precision.
+
+    build: makes the module with parameters of a type, unwritten. recipes, aliases, appends: as in `TracedGraph`.
+    """
+
+    program: Program
+    build: Callable[[torch.dtype], nn.Module]
+    opset: int
+    recipes: Mapping[str, Maker]
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    appends: Mapping[str, str] = field(default_factory=dict)
+
+    def graph(self, precision: Precision) -> TracedGraph:
+        """The graph in a precision's type of float."""
+        graph = lower(self.program, self.build(precision.torch), precision.onnx, self.opset)
+        _name_inputs(graph)
+        model = ir.Model(graph, ir_version=min(ir_version(self.opset), IR_VERSION), producer_name="gar-edge")
+        return TracedGraph(model, self.recipes, self.aliases, self.appends)
+
+
+def trace_encoder(config: GarConfig, preprocessing: Preprocessing) -> Traced:
     """`pixels` uint8 [tiles,3,h,w], `mask` bool [tiles,1,h,w] -> `features` [tiles,P,C]."""
     side = config.vision.tile
-    tiles = Dim("tiles", min=1, max=4096)
-    model = _trace(
-        build_module(lambda config: ByteEncoder(config, preprocessing), config, precision.torch),
-        (torch.zeros(2, 3, side, side, dtype=torch.uint8), torch.zeros(2, 1, side, side, dtype=torch.bool)),
-        ["pixels", "mask"],
-        ["features"],
-        ({0: tiles}, {0: tiles}),
-        COMPAT_OPSET,
-    )
-    return TracedGraph(model, encoder_recipes(config))
+    inputs = {
+        "pixels": Input(torch.uint8, ("tiles", 3, side, side)),
+        "mask": Input(torch.bool, ("tiles", 1, side, side)),
+    }
+    axes = {"tiles": Axis(2, Dim("tiles", min=1, max=4096))}
+
+    def build(dtype: torch.dtype) -> nn.Module:
+        return build_module(lambda config: ByteEncoder(config, preprocessing), config, dtype)
+
+    program = capture(build(CAPTURED), inputs, axes, ["features"])
+    return Traced(program, build, COMPAT_OPSET, encoder_recipes(config))
 
 
 def trace_replay(config: GarConfig, precision: Precision) -> TracedGraph:
@@ -93,70 +112,56 @@ def trace_replay(config: GarConfig, precision: Precision) -> TracedGraph:
     return TracedGraph(replay_model(config, precision.onnx), {})
 
 
-def trace_decoder(config: GarConfig, precision: Precision, tied: bool) -> TracedGraph:
+def trace_decoder(config: GarConfig, tied: bool) -> Traced:
     """`inputs_embeds` [batch,length,C], caches [batch,KV,capacity,d] -> `logits` [batch*selected,V] and the caches."""
-    text = config.text
-    batch, length, selected = _positions(text)
-    capacity = Dim("capacity", min=1, max=1 << 20)
-    caches = cache_names(text)
+    text, caches = config.text, cache_names(config.text)
     updated = [name + "_out" for name in caches]
-    example = (
-        torch.zeros(2, 3, text.hidden, dtype=precision.torch),
-        torch.zeros(2, dtype=torch.int64),
-        torch.ones(2, 1, 3, 8, dtype=torch.bool),
-        torch.zeros(4, dtype=torch.int64),
-        [torch.zeros(2, text.kv_heads, 8, text.head_dim, dtype=precision.torch) for _ in caches],
+    inputs = {
+        "inputs_embeds": Input(CAPTURED, ("batch", "length", text.hidden)),
+        "write_index": Input(torch.int64, ("batch",)),
+        "attention_mask": Input(torch.bool, ("batch", 1, "length", "capacity")),
+        "select": Input(torch.int64, ("selected",)),
+        **dict.fromkeys(caches, Input(CAPTURED, ("batch", text.kv_heads, "capacity", text.head_dim))),
+    }
+    axes = {**_axes(text), "capacity": Axis(8, Dim("capacity", min=1, max=1 << 20))}
+    program = capture(
+        _decoder(Decoder, text)(CAPTURED), inputs, axes, ["logits", "tokens", *updated], listed=len(caches)
     )
-    model = _trace(
-        build_module(Decoder, text, precision.torch),
-        example,
-        ["inputs_embeds", "write_index", "attention_mask", "select", *caches],
-        ["logits", "tokens", *updated],
-        (
-            {0: batch, 1: length},
-            {0: batch},
-            {0: batch, 2: length, 3: capacity},
-            {0: selected},
-            [{0: batch, 2: capacity}] * len(caches),
-        ),
-    )
-    return TracedGraph(model, decoder_recipes(config, tied), dict(zip(updated, caches, strict=True)))
+    aliases = dict(zip(updated, caches, strict=True))
+    return Traced(program, _decoder(Decoder, text), OPSET, decoder_recipes(config, tied), aliases=aliases)
 
 
-def trace_compat_decoder(config: GarConfig, precision: Precision, tied: bool) -> TracedGraph:
+def trace_compat_decoder(config: GarConfig, tied: bool) -> Traced:
     """The decoder for engines of opset 20: caches [batch,past,KV,d] in, [batch,past+length,KV,d] out."""
-    text = config.text
-    batch, length, selected = _positions(text)
-    past = Dim("past", min=0, max=1 << 20)
-    ins, outs = past_names(text), present_names(text)
-    example = (
-        torch.zeros(2, 3, text.hidden, dtype=precision.torch),
-        torch.zeros(2, dtype=torch.int64),
-        torch.ones(2, 1, 3, 3 + 5, dtype=torch.bool),
-        torch.zeros(4, dtype=torch.int64),
-        [torch.zeros(2, 5, text.kv_heads, text.head_dim, dtype=precision.torch) for _ in ins],
-    )
-    model = _trace(
-        build_module(AppendingDecoder, text, precision.torch),
-        example,
-        ["inputs_embeds", "position", "attention_mask", "select", *ins],
-        ["logits", "tokens", *outs],
-        (
-            {0: batch, 1: length},
-            {0: batch},
-            {0: batch, 2: length, 3: Dim.DYNAMIC},  # torch has no name for the sum of two dimensions
-            {0: selected},
-            [{0: batch, 1: past}] * len(ins),
-        ),
-        COMPAT_OPSET,
-    )
-    _name_total(model.graph)
-    return TracedGraph(model, decoder_recipes(config, tied), appends=dict(zip(outs, ins, strict=True)))
+    text, ins, outs = config.text, past_names(config.text), present_names(config.text)
+    inputs = {
+        "inputs_embeds": Input(CAPTURED, ("batch", "length", text.hidden)),
+        "position": Input(torch.int64, ("batch",)),
+        "attention_mask": Input(torch.bool, ("batch", 1, "length", TOTAL)),
+        "select": Input(torch.int64, ("selected",)),
+        **dict.fromkeys(ins, Input(CAPTURED, ("batch", "past", text.kv_heads, text.head_dim))),
+    }
+    axes = _axes(text)
+    past = 5
+    axes["past"] = Axis(past, Dim("past", min=0, max=1 << 20))
+    axes[TOTAL] = Axis(past + axes["length"].example, Dim.DYNAMIC)  # torch has no name for the sum of two dimensions
+    build = _decoder(AppendingDecoder, text)
+    program = capture(build(CAPTURED), inputs, axes, ["logits", "tokens", *outs], listed=len(ins))
+    appends = dict(zip(outs, ins, strict=True))
+    return Traced(program, build, COMPAT_OPSET, decoder_recipes(config, tied), appends=appends)
 
 
-def _positions(text: TextConfig) -> tuple[Dim, Dim, Dim]:
-    """The dimensions of what a decoder's run takes: sequences, new positions of each, those whose logits are wanted."""
-    return Dim("batch", min=1, max=1024), Dim("length", min=1, max=text.context), Dim("selected", min=1, max=1 << 20)
+def _decoder(kind: type[Decoder], text: TextConfig) -> Callable[[torch.dtype], nn.Module]:
+    return lambda dtype: build_module(kind, text, dtype)
+
+
+def _axes(text: TextConfig) -> dict[str, Axis]:
+    """What a decoder's run takes: sequences, new positions of each, those whose logits are wanted."""
+    return {
+        "batch": Axis(2, Dim("batch", min=1, max=1024)),
+        "length": Axis(3, Dim("length", min=1, max=text.context)),
+        "selected": Axis(4, Dim("selected", min=1, max=1 << 20)),
+    }
 
 
 def cache_names(text: TextConfig) -> list[str]:
@@ -178,65 +183,8 @@ def _per_layer(text: TextConfig, name: str) -> list[str]:
     return [name.format(kind, layer) for layer in range(text.layers) for kind in ("key", "value")]
 
 
-def _trace(
-    module: nn.Module,
-    example: tuple[Any, ...],
-    inputs: list[str],
-    outputs: list[str],
-    dynamic: tuple[Any, ...],
-    opset: int = OPSET,
-) -> ir.Model:
-    with _quiet():
-        program = torch.onnx.export(
-            module,
-            example,
-            dynamo=True,
-            opset_version=opset,
-            input_names=inputs,
-            output_names=outputs,
-            dynamic_shapes=dynamic,
-            optimize=False,
-            verbose=False,
-        )
-    if program is None:
-        raise RuntimeError("torch.onnx.export returned no program")
-    model = program.model
-    _optimise(model, dict(module.named_parameters()))
-    _name_inputs(model.graph)
-    model.graph.name = type(module).__name__.lower()
-    model.ir_version = min(model.ir_version, ir_version(opset))
-    model.metadata_props.clear()
-    for node in model.graph:
-        node.metadata_props.clear()  # stack traces of this machine: useless elsewhere, and most of the file
-    return model
-
-
-def _optimise(model: ir.Model, parameters: Mapping[str, Tensor]) -> None:
-    """Fold constants without ever touching a parameter: for the optimiser's eyes they are inputs."""
-    graph = model.graph
-    weights = [graph.initializers.pop(name) for name in list(graph.initializers) if name in parameters]
-    count = len(graph.inputs)
-    for value in weights:
-        value.const_value = None
-        graph.inputs.append(value)
-    onnxscript.optimizer.optimize_ir(model)
-    del graph.inputs[count:]
-    for value in weights:
-        assert value.name is not None
-        graph.initializers[value.name] = value
-
-
-def _name_total(graph: ir.Graph) -> None:
-    """One name for the sum of past and length: the mask's last axis has a number for it, the presents a formula."""
-    totals = {dim for value in graph.outputs if value.shape for dim in value.shape[1:2] if not isinstance(dim, int)}
-    totals |= {dim for value in graph.inputs if value.shape for dim in value.shape[3:] if not isinstance(dim, int)}
-    for value in (*graph.inputs, *(output for node in graph for output in node.outputs)):
-        if value.shape is not None:
-            value.shape = ir.Shape([TOTAL if dim in totals else dim for dim in value.shape])
-
-
 def _name_inputs(graph: ir.Graph) -> None:
-    """Name what a linear reads after the first that reads it: torch only numbers, and not alike in all precisions."""
+    """Name what a linear reads after the first that reads it: torch only numbers."""
     named: set[ir.Value] = set()
     for node in graph:
         if node.op_type in ("MatMul", "Gemm"):
@@ -244,17 +192,3 @@ def _name_inputs(graph: ir.Graph) -> None:
             if weight is not None and weight.is_initializer() and source is not None and source not in named:
                 source.name = f"{str(weight.name).removesuffix('.weight')}.input"
                 named.add(source)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter's remarks on torchvision and axis names are no news to a user."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

@@ -16,6 +16,8 @@ from gar_edge.models import ops
 from gar_edge.models.config import TextConfig
 from gar_edge.models.layers import Linear, RMSNorm
 
+FLOOR = torch.finfo(torch.float16).min / 2  # of what a mask adds to a score, whatever its type
+
 
 def rope_frequencies(config: TextConfig) -> Tensor:
     """Angles per position [head_dim/2] float32, with Llama 3's scaling of the long wavelengths.
@@ -184,7 +186,7 @@ class Decoder(nn.Module):
 
     def predict(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [B*N,V] and likeliest tokens [B*N] after positions of the last layer's result [B,N,C]."""
-        logits = ops.project_rows(self.norm(x).flatten(0, 1), self.head)
+        logits = F.linear(self.norm(x).flatten(0, 1), self.head)
         return logits, logits.argmax(-1)
 
     def prepare(self, x: Tensor, write_index: Tensor, attention_mask: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
@@ -198,7 +200,7 @@ class Decoder(nn.Module):
     def bias(self, attention_mask: Tensor, dtype: torch.dtype) -> Tensor:
         """What attention adds to its scores [B,1,S*H/KV,K] for a mask [B,1,S,K]."""
         # A finite floor, and room for a score below it: -inf would turn a row without any visible slot into NaN.
-        return self.spread(torch.where(attention_mask, 0.0, torch.finfo(dtype).min / 2).to(dtype))
+        return self.spread(torch.where(attention_mask, 0.0, FLOOR).to(dtype))
 
     def spread(self, bias: Tensor) -> Tensor:
         """A row of bias [B,1,S,K] for every query that shares a key, in `ops.attention`'s order."""

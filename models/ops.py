@@ -1,13 +1,11 @@
-"""The operators that must reach ONNX as one node each, with the torch arithmetic they stand for.
+"""The arithmetic that must reach ONNX as one operator each, and the same in ordinary operators.
 
-In eager mode these are plain differentiable torch. While torch exports, each becomes the standard
-opset-24 operator of the same meaning, so that engines see an `Attention` and not twelve fragments.
-`rotate` and `grouped_attention` stay plain torch: they serve engines that know no newer operator than opset 20's.
+`rotary` and `scatter_cache` are operators of our own to torch, made of plain differentiable torch; a captured program
+names each once, and the exporter writes opset 24's operator of the same meaning. `rotate` and `grouped_attention` serve
+engines that know no newer operator than opset 20's.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,11 +14,9 @@ from torch import Tensor
 OPSET = 24
 COMPAT_OPSET = 20  # the newest that TensorRT 10.1's parser names; encoder and replay need no newer one either
 
-
-def _node(
-    name: str, inputs: list[Tensor], like: Tensor, shape: list[int | torch.SymInt], version: int = OPSET, **attrs: Any
-) -> Tensor:
-    return torch.onnx.ops.symbolic(f"::{name}", inputs, attrs=attrs, dtype=like.dtype, shape=shape, version=version)
+_LIBRARY = torch.library.Library("gar_edge", "DEF")
+_LIBRARY.define("rotary(Tensor x, Tensor cos, Tensor sin) -> Tensor")
+_LIBRARY.define("scatter_cache(Tensor cache, Tensor update, Tensor write_index) -> Tensor")
 
 
 def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -28,15 +24,8 @@ def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
     x [B,H,S,D]; cos, sin [B,S,D/2] in x's dtype.
     """
-    if torch.compiler.is_exporting():
-        return _node("RotaryEmbedding", [x, cos, sin], x, list(x.shape))
-    return rotate(x, cos.unsqueeze(1), sin.unsqueeze(1))
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """`rotary`'s arithmetic: x [...,D]; cos, sin broadcastable to [...,D/2]."""
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+    rotated: Tensor = ROTARY(x, cos, sin)
+    return rotated
 
 
 def scatter_cache(cache: Tensor, update: Tensor, write_index: Tensor) -> Tensor:
@@ -44,10 +33,14 @@ def scatter_cache(cache: Tensor, update: Tensor, write_index: Tensor) -> Tensor:
 
     cache [B,H,capacity,D], update [B,H,S,D], write_index [B] int64. Engines alias the result with `cache`.
     """
-    if torch.compiler.is_exporting():
-        return _node("TensorScatter", [cache, update, write_index], cache, list(cache.shape), axis=2)
-    slots = write_index[:, None] + torch.arange(update.shape[2], device=cache.device)
-    return cache.scatter(2, slots[:, None, :, None].expand(update.shape), update)
+    written: Tensor = SCATTER_CACHE(cache, update, write_index)
+    return written
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """`rotary`'s arithmetic: x [...,D]; cos, sin broadcastable to [...,D/2]."""
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
@@ -58,10 +51,7 @@ def attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor
     """
     groups = query.shape[1] // key.shape[1]
     rows = query.unflatten(1, (-1, groups)).flatten(2, 3)
-    if torch.compiler.is_exporting():
-        attended = _node("Attention", [rows, key, value, bias], rows, list(rows.shape))
-    else:
-        attended = F.scaled_dot_product_attention(rows, key, value, attn_mask=bias)
+    attended = F.scaled_dot_product_attention(rows, key, value, attn_mask=bias)
     return attended.unflatten(2, (groups, -1)).flatten(1, 2)
 
 
@@ -79,11 +69,16 @@ def grouped_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -
     return attended.unflatten(2, (-1, groups)).transpose(1, 2).flatten(2)
 
 
-def project_rows(x: Tensor, rows: Tensor) -> Tensor:
-    """X @ rows.T, keeping `rows` in the token table's own layout so that head and table share one copy.
+def _rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    return rotate(x, cos.unsqueeze(1), sin.unsqueeze(1))
 
-    x [B,C], rows [V,C] -> [B,V].
-    """
-    if torch.compiler.is_exporting():
-        return _node("Gemm", [x, rows], x, [x.shape[0], rows.shape[0]], version=13, transB=1)
-    return F.linear(x, rows)
+
+def _scatter_cache(cache: Tensor, update: Tensor, write_index: Tensor) -> Tensor:
+    slots = write_index[:, None] + torch.arange(update.shape[2], device=cache.device)
+    return cache.scatter(2, slots[:, None, :, None].expand(update.shape), update)
+
+
+_LIBRARY.impl("rotary", _rotary, "CompositeImplicitAutograd")
+_LIBRARY.impl("scatter_cache", _scatter_cache, "CompositeImplicitAutograd")
+ROTARY = torch.ops.gar_edge.rotary.default
+SCATTER_CACHE = torch.ops.gar_edge.scatter_cache.default

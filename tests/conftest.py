@@ -7,9 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from gar_edge.export import forms
 from gar_edge.export.bundle_writer import ExportOptions, export_bundle
-from gar_edge.export.graphs import Precision, TracedGraph
+from gar_edge.export.graphs import Precision
 from gar_edge.export.progress import Silent
 from gar_edge.models.checkpoint import Checkpoint, open_checkpoint, shipped_checkpoint
 from gar_edge.models.sizes import Size
@@ -42,18 +40,12 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def traced_once() -> Iterator[None]:
-    """Trace each model once: exports in one process then take copies, which saves most of the suite's time."""
+def captured_once() -> Iterator[None]:
+    """Capture each model once for all exports of one process, which saves most of the suite's time."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("trace_encoder", "trace_decoder", "trace_compat_decoder"):
-            cached = functools.cache(getattr(forms, name))
-            patch.setattr(forms, name, functools.partial(_copy_of, cached))
+            patch.setattr(forms, name, functools.cache(getattr(forms, name)))
         yield
-
-
-def _copy_of(trace: Callable[..., TracedGraph], *arguments: Any) -> TracedGraph:
-    traced = trace(*arguments)
-    return replace(traced, model=traced.model.clone())
 
 
 @pytest.fixture(scope="session", params=sorted(SHAPES))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +14,8 @@ import pytest
 import torch
 from helpers.shapes import SHAPES
 
-from gar_edge.export import forms
 from gar_edge.export.bundle_writer import ExportOptions, export_bundle
-from gar_edge.export.graphs import Precision, TracedGraph
+from gar_edge.export.graphs import Precision, Traced, TracedGraph
 from gar_edge.export.progress import Silent
 from gar_edge.export.quantise import Quantising
 from gar_edge.models.checkpoint import Checkpoint, open_checkpoint, shipped_checkpoint
@@ -266,16 +264,17 @@ def test_the_commands_take_compat(nano: Path) -> None:
 def test_validation_catches_a_compat_decoder_that_computes_something_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = forms.trace_compat_decoder
+    original = Traced.graph
 
-    def slower(*arguments: object) -> TracedGraph:
+    def slower(traced: Traced, precision: Precision) -> TracedGraph:
         """Positions turn half as fast."""
-        traced = original(*arguments)
-        value = traced.model.graph.initializers["frequencies"]
-        value.const_value = ir.tensor(value.const_value.numpy() / 2)
-        return replace(traced, model=traced.model)
+        graph = original(traced, precision)
+        if graph.appends:
+            value = graph.model.graph.initializers["frequencies"]
+            value.const_value = ir.tensor(value.const_value.numpy() / 2)
+        return graph
 
-    monkeypatch.setattr(forms, "trace_compat_decoder", slower)
+    monkeypatch.setattr(Traced, "graph", slower)
     with pytest.raises(GarValidationError, match=r"no bundle was kept .*: decoder_compat: max diff") as error:
         export_bundle(tiny(), tmp_path / "b", ExportOptions(compat=True), Silent())
     assert "; decoder:" not in str(error.value)

@@ -22,7 +22,7 @@ from gar_edge.runtime.bundle.shipped import NANO, SHIPPED
 from gar_edge.runtime.files.paths import last_bundle
 
 AGAIN = "the bundle in runtime/nano_bundle is not what gar-export writes now: make nano-bundle"
-TOOLS = ("torch", "onnx", "onnx-ir", "onnxscript")
+TOOLS = ("torch", "onnx", "onnx-ir")
 
 
 @pytest.fixture(scope="module")

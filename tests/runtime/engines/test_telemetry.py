@@ -111,7 +111,7 @@ def test_a_name_that_is_looked_up_is_seen(tmp_path: Path) -> None:
 
 
 def test_exporting_imports_it_by_no_other_way() -> None:
-    """Torch and onnxscript know it, and must not bring it along; calibration and validation go through ours."""
+    """Torch knows it, and must not bring it along; calibration and validation go through ours."""
     python(EXPORT)
 
 
