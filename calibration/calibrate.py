@@ -108,7 +108,7 @@ def _encoder(
     begin: Begin,
 ) -> tuple[_Planned, list[Spoken]]:
     sites = encoder_sites(checkpoint.config)
-    observer = Observer(sites)
+    observer = Observer(sites, watched)
     done = begin(f"Calibrating the encoder on {watched} samples", checkpoint.config.vision.depth)
     spoken = encode(checkpoint, samples, observer, watched, done)
     recipes = encoder_recipes(checkpoint.config)
@@ -126,7 +126,7 @@ def _decoder(
     begin: Begin,
 ) -> _Planned:
     sites = decoder_sites(checkpoint.config, checkpoint.tied)
-    observer = Observer(sites)
+    observer = Observer(sites, watched)
     steps = len(spoken) if resident else checkpoint.config.text.layers
     done = begin(f"Calibrating the decoder on {watched} samples", steps)
     DecoderWalk(checkpoint, observer, resident, options.answer_tokens).run(spoken, watched, done)

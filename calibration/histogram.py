@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gar_edge.runtime.errors import GarCalibrationError
 
-ROWS = 512  # rows of one sample in one call that the histogram counts, at most
+ROWS = 512  # rows of one sample in one call that a histogram counts, at most
 RESERVOIR = 256  # rows kept, at most
 MANTISSA_BITS = 3  # of a float32, kept by a bin's number: 8 bins an octave
 LOWEST, HIGHEST = -12, 16  # exponents of 2: magnitudes below share the first bin, those above the last
@@ -38,13 +38,14 @@ class ChannelHistogram:
     """Statistics of activations [N, C], kept on the CPU wherever the activations are.
 
     `amax` float32 [C]: each channel's largest magnitude, of every row seen. `counts` int32 [C, BINS]: magnitudes in
-    logarithmic bins, of evenly spaced rows, at most `ROWS` of a sample and call. `rows` float32 [K, C], K up to
+    logarithmic bins, of evenly spaced rows, at most `counted` of a sample and call. `rows` float32 [K, C], K up to
     `RESERVOIR`: a uniform sample of every row seen, early ones in front (for fewer take every n-th); `seed` makes it
     repeatable. `seen`: how many rows that were.
     """
 
-    def __init__(self, channels: int, seed: int = 0) -> None:
+    def __init__(self, channels: int, seed: int = 0, counted: int = ROWS) -> None:
         self.seen = 0
+        self._counted = counted
         self.amax = torch.zeros(channels)
         self.counts = torch.zeros(channels, BINS, dtype=torch.int32)
         self._first_bin = torch.arange(channels, dtype=torch.int32) * BINS
@@ -77,8 +78,7 @@ class ChannelHistogram:
                 "leave the sample out, or check the checkpoint's weights"
             )
         torch.maximum(self.amax, peaks, out=self.amax)
-        for part in _evenly(magnitudes, owners):
-            self._count(part.cpu())
+        self._count(_evenly(magnitudes, owners, self._counted).cpu())
         self._keep(x)
 
     def _count(self, magnitudes: Tensor) -> None:
@@ -121,12 +121,12 @@ class ChannelHistogram:
         return LinearHistogram(_spread(mass, lower, upper, bins), top)
 
 
-def _evenly(rows: Tensor, owners: Sequence[tuple[str, int]]) -> list[Tensor]:
-    """At most `ROWS` of each owner's rows, evenly spaced."""
-    if all(count <= ROWS for _, count in owners):
-        return [rows]
+def _evenly(rows: Tensor, owners: Sequence[tuple[str, int]], most: int) -> Tensor:
+    """At most `most` of each owner's rows, evenly spaced."""
+    if all(count <= most for _, count in owners):
+        return rows
     parts = rows.split([count for _, count in owners])
-    return [part[:: -(-len(part) // ROWS)] for part in parts]
+    return torch.cat([part[:: -(-len(part) // most)] for part in parts if len(part)])
 
 
 def _owner(owners: Sequence[tuple[str, int]], row: int) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from gar_edge.calibration.histogram import ChannelHistogram
+from gar_edge.calibration.histogram import ROWS, ChannelHistogram
 from gar_edge.calibration.prepare import Prepared
 from gar_edge.calibration.sites import HEAD, Site
 from gar_edge.models.checkpoint import Checkpoint
@@ -35,18 +35,21 @@ SCORES = 1 << 28  # bytes of attention scores at once
 ACTIVATIONS = 1 << 23  # bytes of a feed-forward's activations at once, with what attention adds to its scores
 CACHES = 1 << 29  # bytes of the caches of samples that answer side by side
 
+COUNTED = 1 << 15  # rows of a site that its histogram counts, about, however many samples there are
+
 Report = Callable[[], None]
 
 
 class Observer:
-    """Statistics of every site's input.
+    """Statistics of every site's input. watched: of how many samples.
 
     samples: whose activations come next, one behind the other, and how many of their first axis' entries each has;
     what lies behind those is not looked at. rows: which of all positions those are, None: the first.
     """
 
-    def __init__(self, sites: Sequence[Site]) -> None:
-        self.statistics = {site.name: ChannelHistogram(site.channels) for site in sites}
+    def __init__(self, sites: Sequence[Site], watched: int = 1) -> None:
+        counted = min(ROWS, -(-COUNTED // max(watched, 1)))
+        self.statistics = {site.name: ChannelHistogram(site.channels, counted=counted) for site in sites}
         self.samples: list[tuple[str, int]] = []
         self.rows: Tensor | None = None
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -14,6 +14,7 @@ import typer
 
 from gar_edge.calibration.choices import AUTO, NONE, Calibrator
 from gar_edge.export.devices import Choice, DeviceName, choose
+from gar_edge.export.process import settle
 from gar_edge.models.sizes import Size
 from gar_edge.runtime.cli.terminal import run_app
 from gar_edge.runtime.errors import GarExportError, GarOptionError, GarValidationError
@@ -131,9 +132,7 @@ def export(
     _check_usage(size, checkpoint, revision, chosen, random_weights, compat, split_head, device)
     if device is None:
         _check_calibration(chosen, calib_data, calib_samples, keep_float, report)
-    # Read when OpenMP is loaded. Otherwise its threads spin on every core while they wait for each other, and
-    # calibration takes eight times as long beside other work.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    settle()
     try:
         import torch  # noqa: F401 - too slow for --help, so only here
     except ImportError:
@@ -171,6 +170,7 @@ def export(
         print(json.dumps(_summary(exported, fitted)))
     else:
         _tell(exported, time.perf_counter() - begin)
+    gc.freeze()  # or the collector goes through all that torch has made once more on the way out: a second
 
 
 def _export(source: Checkpoint, folder: Path, options: ExportOptions, quiet: bool) -> Exported:

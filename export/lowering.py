@@ -6,8 +6,10 @@ float32 stays what it is.
 
 from __future__ import annotations
 
+import gc
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,8 +79,21 @@ def capture(
     ]
     plain = len(inputs) - listed
     arguments, dynamic = ((*flat[:plain], *([list(flat[plain:])] if listed else [])) for flat in (examples, bounds))
-    captured = torch.export.export(module, arguments, dynamic_shapes=dynamic, strict=False)
+    with _uncollected():
+        captured = torch.export.export(module, arguments, dynamic_shapes=dynamic, strict=False)
     return Program(captured, inputs, outputs)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Capturing makes millions of objects that live on, and the collector would go through them again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def lower(program: Program, module: nn.Module, floats: ir.DataType, opset: int) -> ir.Graph:

@@ -16,7 +16,7 @@ import torch
 from gar_edge.export.graph_builder import Dim, GraphBuilder, Like
 from gar_edge.models.ops import ROTARY, SCATTER_CACHE
 
-NORM_OPSET = 23  # has RMSNormalization
+NORM_OPSET = ATTENTION_OPSET = 23  # have RMSNormalization and Attention
 END = np.iinfo(np.int64).max  # of a slice without one
 
 
@@ -163,9 +163,22 @@ def _rms_norm(
 
 
 def _attention(
-    to: GraphBuilder, like: Like, query: ir.Value, key: ir.Value, value: ir.Value, bias: ir.Value
+    to: GraphBuilder, like: Like, query: ir.Value, key: ir.Value, value: ir.Value, bias: ir.Value | None = None
 ) -> ir.Value:
-    return to.node("Attention", [query, key, value, bias], like)
+    """One operator, or products and a softmax where the opset has none: every engine fuses these, JetPack 6's too."""
+    if to.opset >= ATTENTION_OPSET:
+        inputs = [query, key, value] if bias is None else [query, key, value, bias]
+        return to.node("Attention", inputs, like)
+    if bias is not None:
+        raise NotImplementedError("attention with a bias: export/operators.py has no rule for it below opset 23")
+    *front, keys, wide = to.shape(key)
+    scores = replace(like, shape=(*like.shape[:-1], keys))
+    order = [*range(len(front)), len(front) + 1, len(front)]
+    # Before the product: scores of float16 have little room.
+    scaled = to.node("Mul", [query, to.operand(float(wide) ** -0.5, query)], replace(like, shape=to.shape(query)))
+    turned = to.node("Transpose", [key], replace(like, shape=(*front, wide, keys)), perm=order)
+    weights = to.node("Softmax", [to.node("MatMul", [scaled, turned], scores)], scores, axis=-1)
+    return to.node("MatMul", [weights, value], like)
 
 
 def _rotary(to: GraphBuilder, like: Like, x: ir.Value, cos: ir.Value, sin: ir.Value) -> ir.Value:

@@ -38,7 +38,7 @@ BUDGETS = {
     Precision.FP8: Budget(encoder_cosine=0.998, kl=0.02),
 }
 CALIBRATION_TILES = 4  # beside the thumbnail: more tiles of one picture tell little more, and cost minutes
-PHOTOGRAPHS, SCENES, FROM_FOLDER = 8, 384, 16  # default numbers of samples
+PHOTOGRAPHS, SCENES, FROM_FOLDER = 8, 256, 16  # default numbers of samples
 SCENE_SEED = 20_000  # far from the seeds that evaluations start from
 HELD_OUT = 4  # one more sample for so many measures and does not calibrate
 ROUNDS = 4  # of keeping more layers in float

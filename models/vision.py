@@ -52,11 +52,8 @@ class VisionAttention(nn.Module):
         query, key, value = (
             part.unflatten(-1, (self.heads, self.head_dim)).transpose(1, 2) for part in self.qkv(x).chunk(3, dim=-1)
         )
-        query = _rotate(query, cos, sin) * self.head_dim**-0.5
-        key = _rotate(key, cos, sin)
-        # Plain MatMul and Softmax: every engine fuses this pattern, JetPack 6's too, and none needs Attention-23.
-        scores = torch.softmax(query @ key.transpose(-1, -2), dim=-1)
-        return self.proj((scores @ value).transpose(1, 2).flatten(-2))
+        attended = F.scaled_dot_product_attention(_rotate(query, cos, sin), _rotate(key, cos, sin), value)
+        return self.proj(attended.transpose(1, 2).flatten(-2))
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -11,8 +11,9 @@ from helpers.calibrating import TWO, observed, pictures, preparation, walked
 from helpers.reference import roi_align
 from torch import Tensor
 
+from gar_edge.calibration.observe import Observer
 from gar_edge.calibration.prepare import Prepared
-from gar_edge.calibration.sites import HEAD
+from gar_edge.calibration.sites import HEAD, encoder_sites
 from gar_edge.models.checkpoint import Checkpoint
 from gar_edge.models.layers import Linear
 from gar_edge.models.llama import Decoder, causal_mask
@@ -123,6 +124,22 @@ def test_samples_side_by_side_are_as_each_alone(
             torch.testing.assert_close(found.amax, wanted_statistics.amax, rtol=1e-4, atol=1e-6)
             moved = (found.counts - wanted_statistics.counts).abs().sum()  # a last bit may cross a bin's edge
             assert moved <= 1e-3 * wanted_statistics.counts.sum()
+
+
+def test_many_samples_share_what_is_counted(checkpoint: Checkpoint) -> None:
+    """Largest values are of all rows; of each sample fewer are counted the more there are."""
+    sites = encoder_sites(checkpoint.config)
+    x = torch.randn(1, 2000, sites[0].channels, generator=torch.Generator().manual_seed(0))
+    counted = []
+    for samples in (1, 8, 1 << 12, 1 << 20):
+        observer = Observer(sites, samples)
+        observer.look([("a picture", 1)])
+        observer.see(sites[0].name, x)
+        statistics = observer.statistics[sites[0].name]
+        counted.append(int(statistics.counts[0].sum()))
+        assert torch.equal(statistics.amax, x[0].abs().amax(0))
+        assert statistics.seen == 2000
+    assert counted == [500, 500, 8, 1]
 
 
 def test_an_answer_ends_with_a_stop_token(checkpoint: Checkpoint, prepared: list[Prepared]) -> None:

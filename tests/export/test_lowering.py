@@ -149,6 +149,28 @@ def test_an_older_opset_has_the_norm_written_out_in_float32(dtype: torch.dtype) 
     np.testing.assert_allclose(found, wanted.to(dtype).numpy(), rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_an_older_opset_has_attention_as_products_and_a_softmax(dtype: torch.dtype) -> None:
+    def function(module: Module, x: Tensor) -> Tensor:
+        query = (x @ module.weight).unsqueeze(1)
+        return F.scaled_dot_product_attention(query, x.unsqueeze(1), x.unsqueeze(1))
+
+    module = Module(function, dtype)
+    graph = lower(captured(TENSOR, function), module, FLOATS[dtype], ops.COMPAT_OPSET)
+    written = [node.op_type for node in graph if node.op_type != "Unsqueeze"]
+    assert written == ["MatMul", "Mul", "Transpose", "MatMul", "Softmax", "MatMul"]
+    given = feeds(TENSOR, dtype)
+    wanted = module.double()(given["x"].double())
+    close = 2e-2 if dtype is torch.float16 else 1e-5
+    np.testing.assert_allclose(ran(graph, Module(function, dtype), given), wanted.numpy(), rtol=close, atol=close)
+
+
+def test_an_older_opset_has_no_attention_with_a_bias() -> None:
+    program = captured(TENSOR, attention)
+    with pytest.raises(NotImplementedError, match="with a bias"):
+        lower(program, Module(attention, torch.float32), ir.DataType.FLOAT, ops.COMPAT_OPSET)
+
+
 def test_dimensions_carry_their_names() -> None:
     program = captured(TENSOR, lambda m, x: x.flatten(0, 1))
     graph = lower(program, Module(lambda m, x: x, torch.float32), ir.DataType.FLOAT, ops.OPSET)
