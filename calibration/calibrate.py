@@ -19,6 +19,7 @@ from gar_edge.calibration.sites import HEAD, Site, decoder_sites, encoder_sites
 from gar_edge.calibration.thresholds import threshold
 from gar_edge.models.checkpoint import Checkpoint
 from gar_edge.models.weights import Recipe, decoder_recipes, encoder_recipes
+from gar_edge.runtime.engines.host_memory import give_back_freed
 from gar_edge.runtime.errors import GarCalibrationError
 
 RESIDENT_SHARE = 0.4  # of the free memory that the float decoder may take; beyond, layers come and go
@@ -80,6 +81,7 @@ def calibrate(
 
     with torch.inference_mode():
         encoder, spoken = _encoder(checkpoint, options, samples, watched, begin)
+        give_back_freed()
         resident = decoder_bytes(checkpoint) < RESIDENT_SHARE * psutil.virtual_memory().available
         decoder = _decoder(checkpoint, options, spoken, watched, resident, begin)
     return Calibrated(

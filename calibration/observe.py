@@ -31,11 +31,10 @@ from gar_edge.models.weights import (
 )  # fmt: skip
 from gar_edge.runtime.errors import GarCalibrationError
 
-SCORES = 1 << 28  # bytes of attention scores at once
 ACTIVATIONS = 1 << 23  # bytes of a feed-forward's activations at once, with what attention adds to its scores
 CACHES = 1 << 29  # bytes of the caches of samples that answer side by side
 
-COUNTED = 1 << 15  # rows of a site that its histogram counts, about, however many samples there are
+COUNTED = 1 << 15  # rows of a site in one run over all samples that its histogram counts, at most, shared among them
 
 Report = Callable[[], None]
 
@@ -140,7 +139,7 @@ def _tile_batches(
     """All samples' tiles, one sample behind the other, as many at once as memory allows, and whose are watched."""
     vision = config.vision
     tokens = vision.grid**2 + int(vision.class_token)
-    at_once = min(SCORES // (vision.heads * tokens**2 * 4), ACTIVATIONS // (tokens * vision.mlp * 4))
+    at_once = ACTIVATIONS // (tokens * vision.mlp * 4)
     owners = [(number, sample.name) for number, sample in enumerate(samples) for _ in sample.pixels]
     batches = []
     for begin in range(0, len(owners), max(1, at_once)):

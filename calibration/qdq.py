@@ -1,4 +1,4 @@
-"""Quantise and dequantise nodes into a traced graph, on the inputs of its matrix products and nowhere else.
+"""Quantise and dequantise nodes into a captured graph, on the inputs of its matrix products and nowhere else.
 
 E4M3 has one form. Integers have two, which share their weights:
 - *signed*: int8 activations with zero point 0, the only kind that TensorRT takes.
@@ -29,7 +29,7 @@ _KINDS = {
 
 
 def insert_qdq(model: ir.Model, plan: Plan, unsigned: bool) -> None:
-    """Rewrite a traced graph in place; its new parameters still have a type and a shape but no values."""
+    """Rewrite a captured graph in place; its new parameters still have a type and a shape but no values."""
     if any(site.scheme is Scheme.FP8 for site in plan.sites.values()):
         imports = model.graph.opset_imports
         imports[""] = max(imports[""], FLOAT8_OPSET)

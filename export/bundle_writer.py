@@ -1,4 +1,4 @@
-"""A checkpoint to a bundle: traced, streamed, validated, and only then given its name."""
+"""A checkpoint to a bundle: captured, streamed, validated, and only then given its name."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from gar_edge.calibration.plan import ROUNDED, SCALE
 from gar_edge.calibration.rounding import int8_per_channel
 from gar_edge.calibration.sites import HEAD
 from gar_edge.export import describe
-from gar_edge.export.forms import Forms, trace_graphs
-from gar_edge.export.graphs import Precision, TracedGraph
+from gar_edge.export.forms import Forms, write_graphs
+from gar_edge.export.graphs import OpenGraph, Precision
 from gar_edge.export.progress import Progress
 from gar_edge.export.quantise import Quantising, calibration_options, write_quantised
 from gar_edge.export.split_head import split_head
@@ -84,10 +84,10 @@ def export_bundle(checkpoint: Checkpoint, destination: Path, options: ExportOpti
     if options.compat and precision is Precision.INT4:
         raise GarExportError("int4 weights in blocks need opset 21, so they have no compat decoder; take int8")
     calibration = calibration_options(checkpoint, precision, options.quantising) if precision.quantised else None
-    progress.begin("Tracing the graphs")
-    traced = trace_graphs(checkpoint, precision, options.compat)
+    progress.begin("Writing the graphs")
+    captured = write_graphs(checkpoint, precision, options.compat)
     with _staged(destination, options.force) as folder:
-        _check_space(folder, traced, checkpoint, precision)
+        _check_space(folder, captured, checkpoint, precision)
 
         def write(forms: Mapping[str, Forms]) -> Manifest:
             return _write(checkpoint, folder, forms, options, progress)
@@ -95,10 +95,10 @@ def export_bundle(checkpoint: Checkpoint, destination: Path, options: ExportOpti
         quantised = None
         if calibration is not None:
             quantised = write_quantised(
-                checkpoint, folder, traced, precision, calibration, options.quantising.keep_float, options.max_tiles,
+                checkpoint, folder, captured, precision, calibration, options.quantising.keep_float, options.max_tiles,
                 options.validate, write, progress,
             )  # fmt: skip
-        manifest = write(traced) if quantised is None else quantised.manifest
+        manifest = write(captured) if quantised is None else quantised.manifest
         report = None
         if options.validate:
             loss = quantised.loss if quantised else None
@@ -115,14 +115,14 @@ def export_bundle(checkpoint: Checkpoint, destination: Path, options: ExportOpti
 
 
 def _write(
-    checkpoint: Checkpoint, folder: Path, traced: Mapping[str, Forms], options: ExportOptions, progress: Progress
+    checkpoint: Checkpoint, folder: Path, captured: Mapping[str, Forms], options: ExportOptions, progress: Progress
 ) -> Manifest:
     precision = options.precision
     files: dict[str, FileEntry] = {}
     table = _write_table(checkpoint, folder, precision, progress, files)
     graphs: dict[str, Graph] = {}
     engine_graphs: dict[str, dict[str, Graph]] = {}
-    for name, forms in traced.items():
+    for name, forms in captured.items():
         graph, data_file = forms.main, f"{name}.onnx.data"
         stored: dict[str, Stored] = {}
         if graph.recipes:
@@ -175,7 +175,7 @@ def _write_table(
 
 
 def _write_graph(
-    folder: Path, name: str, graph: TracedGraph, stored: Mapping[str, Stored], head_bytes: int | None
+    folder: Path, name: str, graph: OpenGraph, stored: Mapping[str, Stored], head_bytes: int | None
 ) -> Graph:
     point_at(graph, stored)
     if head_bytes is not None:
@@ -213,9 +213,9 @@ def _check_tiles(checkpoint: Checkpoint, max_tiles: int | None) -> None:
         )
 
 
-def _check_space(folder: Path, traced: Mapping[str, Forms], checkpoint: Checkpoint, precision: Precision) -> None:
+def _check_space(folder: Path, captured: Mapping[str, Forms], checkpoint: Checkpoint, precision: Precision) -> None:
     text = checkpoint.config.text
-    weights = sum(parameter_bytes(forms.main) for forms in traced.values())
+    weights = sum(parameter_bytes(forms.main) for forms in captured.values())
     shared = checkpoint.tied and precision is not Precision.FP8
     table = 0 if shared else text.vocab * text.hidden * np.dtype(precision.table).itemsize
     needed, free = weights + table + _MARGIN, shutil.disk_usage(folder).free

@@ -14,7 +14,7 @@ import typer
 
 from gar_edge.calibration.choices import AUTO, NONE, Calibrator
 from gar_edge.export.devices import Choice, DeviceName, choose
-from gar_edge.export.process import settle
+from gar_edge.export.process import keep_freed_memory, settle_threads
 from gar_edge.models.sizes import Size
 from gar_edge.runtime.cli.terminal import run_app
 from gar_edge.runtime.errors import GarExportError, GarOptionError, GarValidationError
@@ -132,7 +132,7 @@ def export(
     _check_usage(size, checkpoint, revision, chosen, random_weights, compat, split_head, device)
     if device is None:
         _check_calibration(chosen, calib_data, calib_samples, keep_float, report)
-    settle()
+    settle_threads()
     try:
         import torch  # noqa: F401 - too slow for --help, so only here
     except ImportError:
@@ -154,6 +154,8 @@ def export(
         print("\n".join(fitted.sentences()), file=sys.stderr)
     precision = Precision(chosen[0] if chosen else "fp32")
     folder = output or default_bundle(f"{source.name.replace('/', '--')}-{precision.value}")
+    if precision.quantised:
+        keep_freed_memory()
     kept = keep_float if keep_float in (AUTO, NONE) else tuple(keep_float.split(","))
     if random_weights and keep_float == AUTO:
         kept = NONE  # what random weights lose says nothing, and a bundle to size a device with should have its size

@@ -10,7 +10,7 @@ from importlib.metadata import version
 import onnx_ir as ir
 from tokenizers import Tokenizer
 
-from gar_edge.export.graphs import Precision, TracedGraph
+from gar_edge.export.graphs import OpenGraph, Precision
 from gar_edge.models.checkpoint import Checkpoint
 from gar_edge.models.config import GarConfig
 from gar_edge.models.replay import SAMPLES
@@ -177,12 +177,10 @@ def _describe_clip(tokenizer: Tokenizer, config: GarConfig) -> ClipPrompt:
     return ClipPrompt(tuple(tokens.values()), tuple(tokens), DESCRIBE_FORMAT, ASK_FORMAT)
 
 
-def describe_graph(traced: TracedGraph, files: tuple[str, ...]) -> Graph:
+def describe_graph(graph: OpenGraph, files: tuple[str, ...]) -> Graph:
     """A graph's signature for the manifest."""
-    graph = traced.model.graph
-    return Graph(
-        files, tuple(ports(graph.inputs)), tuple(ports(graph.outputs)), dict(traced.aliases), dict(traced.appends)
-    )
+    inputs, outputs = graph.model.graph.inputs, graph.model.graph.outputs
+    return Graph(files, tuple(ports(inputs)), tuple(ports(outputs)), dict(graph.aliases), dict(graph.appends))
 
 
 def ports(values: Iterable[ir.Value]) -> list[Port]:

@@ -39,7 +39,7 @@ class GraphBuilder:
         self._initializers: list[ir.Value] = []
         self._shapes: dict[ir.Value, Shape] = {}
         self._taken: Counter[str] = Counter()  # names
-        self._constants: dict[tuple[str, bytes, tuple[int, ...]], ir.Value] = {}
+        self._constants: dict[tuple[str, bytes, tuple[int, ...], str | None], ir.Value] = {}
         self._names: dict[Dim, str] = {}  # of dimensions
         self._places: dict[Dim, tuple[ir.Value, int]] = {}  # the input and its axis where one can be read
         self._read: dict[Dim, ir.Value] = {}
@@ -56,14 +56,14 @@ class GraphBuilder:
         return value
 
     def parameter(self, name: str, kind: ir.DataType, shape: Sequence[int]) -> ir.Value:
-        """An initialiser without a value."""
+        """An initialiser that gets its value elsewhere."""
         value = self._value(name, kind, tuple(shape))
         self._initializers.append(value)
         return value
 
     def constant(self, array: NDArray[Any], name: str | None = None) -> ir.Value:
-        """An initialiser with a value, one for all that need the same."""
-        key = array.dtype.str, array.tobytes(), array.shape
+        """An initialiser with a value, one for all that need the same under one name."""
+        key = array.dtype.str, array.tobytes(), array.shape, name
         if key not in self._constants:
             tensor = ir.tensor(array)
             value = self.parameter(name or f"constant_{len(self._constants)}", tensor.dtype, array.shape)
@@ -107,6 +107,8 @@ class GraphBuilder:
         unknown = [axis for axis, dim in enumerate(target) if not isinstance(dim, int)]
         # Of several the one is inferred that no graph input has.
         inferred = unknown if len(unknown) == 1 else [axis for axis in unknown if target[axis] not in self._places]
+        if len(inferred) > 1:
+            raise NotImplementedError(f"{like.name}: a reshape to {like.shape} leaves several sizes open")
         for axis in inferred:
             target[axis] = -1
         value = self.node("Reshape", [source, self.vector(target)], like)
@@ -129,13 +131,20 @@ class GraphBuilder:
 
     def graph(self, name: str, outputs: Mapping[str, ir.Value]) -> ir.Graph:
         """The graph of what `outputs` need."""
+        taken = set(self._inputs)
         for called, value in outputs.items():
+            if value in taken:
+                raise NotImplementedError(f"{called}: is an input, or another output too; nothing is written for that")
+            taken.add(value)
             value.name = called
         needed, nodes = set(outputs.values()), []
         for node in reversed(self._nodes):
             if not needed.isdisjoint(node.outputs):
                 needed.update(value for value in node.inputs if value is not None)
                 nodes.append(node)
+            else:  # or it would go on being a user of what it reads
+                for place in range(len(node.inputs)):
+                    node.replace_input_with(place, None)
         return ir.Graph(
             self._inputs,
             list(outputs.values()),
@@ -147,6 +156,8 @@ class GraphBuilder:
 
     def _reading(self, dim: Dim) -> ir.Value:
         """A dimension int64 [1], read from the graph input that has it."""
+        if dim not in self._places:
+            raise NotImplementedError(f"{dim}: no axis of an input has this size, so no graph can read it")
         if dim not in self._read:
             source, axis = self._places[dim]
             like = Like(f"{self._names[dim]}_size", ir.DataType.INT64, (1,))

@@ -1,6 +1,6 @@
-"""The torch modules as ONNX graphs, traced without weights.
+"""The torch modules as ONNX graphs, captured without weights.
 
-Modules are built with unwritten memory for parameters, so that a graph of any size is traced in a few hundred
+Modules are built with unwritten memory for parameters, so that a graph of any size is captured in a few hundred
 megabytes; `weights_file.py` streams the weights in afterwards.
 """
 
@@ -57,7 +57,7 @@ class Precision(str, Enum):
 
 
 @dataclass(frozen=True)
-class TracedGraph:
+class OpenGraph:
     """A graph whose parameters have a type and a shape but no values yet, and what makes these.
 
     aliases, appends: as in the manifest's `Graph`.
@@ -70,10 +70,10 @@ class TracedGraph:
 
 
 @dataclass(frozen=True)
-class Traced:
+class Captured:
     """A torch module captured once, of which `graph` writes a graph in any precision.
 
-    build: makes the module with parameters of a type, unwritten. recipes, aliases, appends: as in `TracedGraph`.
+    build: makes the module with parameters of a type, unwritten. recipes, aliases, appends: as in `OpenGraph`.
     """
 
     program: Program
@@ -83,15 +83,15 @@ class Traced:
     aliases: Mapping[str, str] = field(default_factory=dict)
     appends: Mapping[str, str] = field(default_factory=dict)
 
-    def graph(self, precision: Precision) -> TracedGraph:
+    def graph(self, precision: Precision) -> OpenGraph:
         """The graph in a precision's type of float."""
         graph = lower(self.program, self.build(precision.torch), precision.onnx, self.opset)
         _name_inputs(graph)
         model = ir.Model(graph, ir_version=min(ir_version(self.opset), IR_VERSION), producer_name="gar-edge")
-        return TracedGraph(model, self.recipes, self.aliases, self.appends)
+        return OpenGraph(model, self.recipes, self.aliases, self.appends)
 
 
-def trace_encoder(config: GarConfig, preprocessing: Preprocessing) -> Traced:
+def capture_encoder(config: GarConfig, preprocessing: Preprocessing) -> Captured:
     """`pixels` uint8 [tiles,3,h,w], `mask` bool [tiles,1,h,w] -> `features` [tiles,P,C]."""
     side = config.vision.tile
     inputs = {
@@ -104,15 +104,15 @@ def trace_encoder(config: GarConfig, preprocessing: Preprocessing) -> Traced:
         return build_module(lambda config: ByteEncoder(config, preprocessing), config, dtype)
 
     program = capture(build(CAPTURED), inputs, axes, ["features"])
-    return Traced(program, build, COMPAT_OPSET, encoder_recipes(config))
+    return Captured(program, build, COMPAT_OPSET, encoder_recipes(config))
 
 
-def trace_replay(config: GarConfig, precision: Precision) -> TracedGraph:
+def write_replay(config: GarConfig, precision: Precision) -> OpenGraph:
     """`features` [tiles,P,C], `grid` [2], `boxes` [regions,4] -> `replayed` [regions,P,C]."""
-    return TracedGraph(replay_model(config, precision.onnx), {})
+    return OpenGraph(replay_model(config, precision.onnx), {})
 
 
-def trace_decoder(config: GarConfig, tied: bool) -> Traced:
+def capture_decoder(config: GarConfig, tied: bool) -> Captured:
     """`inputs_embeds` [batch,length,C], caches [batch,KV,capacity,d] -> `logits` [batch*selected,V] and the caches."""
     text, caches = config.text, cache_names(config.text)
     updated = [name + "_out" for name in caches]
@@ -128,10 +128,10 @@ def trace_decoder(config: GarConfig, tied: bool) -> Traced:
         _decoder(Decoder, text)(CAPTURED), inputs, axes, ["logits", "tokens", *updated], listed=len(caches)
     )
     aliases = dict(zip(updated, caches, strict=True))
-    return Traced(program, _decoder(Decoder, text), OPSET, decoder_recipes(config, tied), aliases=aliases)
+    return Captured(program, _decoder(Decoder, text), OPSET, decoder_recipes(config, tied), aliases=aliases)
 
 
-def trace_compat_decoder(config: GarConfig, tied: bool) -> Traced:
+def capture_compat_decoder(config: GarConfig, tied: bool) -> Captured:
     """The decoder for engines of opset 20: caches [batch,past,KV,d] in, [batch,past+length,KV,d] out."""
     text, ins, outs = config.text, past_names(config.text), present_names(config.text)
     inputs = {
@@ -148,7 +148,7 @@ def trace_compat_decoder(config: GarConfig, tied: bool) -> Traced:
     build = _decoder(AppendingDecoder, text)
     program = capture(build(CAPTURED), inputs, axes, ["logits", "tokens", *outs], listed=len(ins))
     appends = dict(zip(outs, ins, strict=True))
-    return Traced(program, build, COMPAT_OPSET, decoder_recipes(config, tied), appends=appends)
+    return Captured(program, build, COMPAT_OPSET, decoder_recipes(config, tied), appends=appends)
 
 
 def _decoder(kind: type[Decoder], text: TextConfig) -> Callable[[torch.dtype], nn.Module]:

@@ -142,8 +142,9 @@ def _applied(
         Like(node.name, kinds[tensor.dtype], _shape(tensor))
         for tensor in ([found] if isinstance(found, Tensor) else found)
     ]
-    arguments = fx.map_arg(node.args, lambda argument: values[argument])
-    return rule(to, likes[0] if isinstance(found, Tensor) else likes, *arguments, **node.kwargs)
+    arguments: Any = fx.map_arg(node.args, lambda argument: values[argument])
+    options: Any = fx.map_arg(node.kwargs, lambda argument: values[argument])
+    return rule(to, likes[0] if isinstance(found, Tensor) else likes, *arguments, **options)
 
 
 def _shape(tensor: Tensor) -> Shape:

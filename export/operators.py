@@ -28,6 +28,8 @@ def _same(op: str) -> Rule:
 
     def rule(to: GraphBuilder, like: Like, *operands: ir.Value | float) -> ir.Value:
         first = next(operand for operand in operands if isinstance(operand, ir.Value))
+        if first.dtype != like.kind:
+            raise NotImplementedError(f"{like.name}: {op} of {first.dtype} with a number of another type")
         inputs = [to.operand(operand, first) for operand in operands]
         return to.node(op, inputs, like)
 
@@ -49,7 +51,7 @@ def _transpose(to: GraphBuilder, like: Like, x: ir.Value, first: int, second: in
 
 
 def _permute(to: GraphBuilder, like: Like, x: ir.Value, order: Sequence[int]) -> ir.Value:
-    return to.node("Transpose", [x], like, perm=list(order))
+    return to.node("Transpose", [x], like, perm=[axis % len(order) for axis in order])
 
 
 def _chunk(to: GraphBuilder, likes: Sequence[Like], x: ir.Value, parts: int, axis: int = 0) -> list[ir.Value]:
@@ -77,6 +79,7 @@ def _repeat(to: GraphBuilder, like: Like, x: ir.Value, times: Sequence[int]) -> 
 
 
 def _repeat_interleave(to: GraphBuilder, like: Like, x: ir.Value, times: int, axis: int) -> ir.Value:
+    axis %= len(like.shape)
     front, behind = to.shape(x)[: axis + 1], to.shape(x)[axis + 1 :]
     apart = to.node("Unsqueeze", [x, to.ints(axis + 1)], replace(like, shape=(*front, 1, *behind)))
     repeats = [times if place == axis + 1 else 1 for place in range(len(like.shape) + 1)]
@@ -121,10 +124,11 @@ def _silu(to: GraphBuilder, like: Like, x: ir.Value) -> ir.Value:
 
 
 def _conv2d(
-    to: GraphBuilder, like: Like, x: ir.Value, weight: ir.Value, bias: None, strides: Sequence[int]
+    to: GraphBuilder, like: Like, x: ir.Value, weight: ir.Value, bias: ir.Value | None, strides: Sequence[int]
 ) -> ir.Value:
     sides = list(to.shape(weight)[2:])
-    return to.node("Conv", [x, weight], like, kernel_shape=sides, strides=list(strides))
+    inputs = [x, weight] if bias is None else [x, weight, bias]
+    return to.node("Conv", inputs, like, kernel_shape=sides, strides=list(strides))
 
 
 def _linear(to: GraphBuilder, like: Like, x: ir.Value, rows: ir.Value) -> ir.Value:
@@ -136,26 +140,27 @@ def _layer_norm(
     to: GraphBuilder,
     like: Like,
     x: ir.Value,
-    _: Sequence[int],
+    shape: Sequence[int],
     weight: ir.Value,
     bias: ir.Value,
     epsilon: float,
-    __: bool = True,
+    _: bool = True,
 ) -> ir.Value:
-    return to.node("LayerNormalization", [x, weight, bias], like, axis=-1, epsilon=epsilon)
+    return to.node("LayerNormalization", [x, weight, bias], like, axis=-len(shape), epsilon=epsilon)
 
 
 def _rms_norm(
-    to: GraphBuilder, like: Like, x: ir.Value, _: Sequence[int], weight: ir.Value, epsilon: float
+    to: GraphBuilder, like: Like, x: ir.Value, shape: Sequence[int], weight: ir.Value, epsilon: float
 ) -> ir.Value:
     """One operator, or written out in float32 where the opset has none."""
     if to.opset >= NORM_OPSET:
-        return to.node("RMSNormalization", [x, weight], like, axis=-1, epsilon=epsilon)
+        return to.node("RMSNormalization", [x, weight], like, axis=-len(shape), epsilon=epsilon)
     full = replace(like, kind=ir.DataType.FLOAT)
-    each_row = replace(full, shape=(*like.shape[:-1], 1))
+    first = len(like.shape) - len(shape)
+    each_row = replace(full, shape=(*like.shape[:first], *[1] * len(shape)))
     states = _cast(to, full, x)
     square = to.node("Pow", [states, to.operand(2.0, states)], full)
-    mean = to.node("ReduceMean", [square, to.ints(len(like.shape) - 1)], each_row, keepdims=1)
+    mean = to.node("ReduceMean", [square, to.ints(*range(first, len(like.shape)))], each_row, keepdims=1)
     root = to.node("Sqrt", [to.node("Add", [mean, to.operand(epsilon, mean)], each_row)], each_row)
     normed = to.node("Mul", [states, to.node("Reciprocal", [root], each_row)], full)
     scale = _cast(to, replace(full, shape=to.shape(weight)), weight)

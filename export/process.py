@@ -6,20 +6,28 @@ import contextlib
 import ctypes
 import os
 
-SPINS = 2000  # turns that an OpenMP thread waits for work before it sleeps: some microseconds
+SPINS = 2000  # turns that an OpenMP thread waits for work before it sleeps: tens of microseconds
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h, the same on every architecture
 LARGEST = 2**31 - 1
 
 
-def settle() -> None:
-    """Let threads wait briefly and freed memory be used again. The user's own settings of OpenMP's come first.
+def settle_threads() -> None:
+    """Let OpenMP's threads wait briefly, unless the user said how.
 
     Threads that spin as long as OpenMP lets them take eight times as long beside other work; threads that sleep at once
-    take a third longer where there is none. And glibc gives large tensors back to the system when they are freed, so
-    that the next is fetched anew, page by page: up to a fifth of a calibration.
+    take a third longer where there is none.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    os.environ.setdefault("GOMP_SPINCOUNT", str(SPINS))
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+        os.environ["OMP_WAIT_POLICY"] = "passive"
+        os.environ["GOMP_SPINCOUNT"] = str(SPINS)  # goes before the policy where the library is GNU's
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep what is freed for the next tensor, instead of giving it back to the system.
+
+    Otherwise every large one is fetched anew, page by page: up to a fifth of a calibration. What is kept counts as
+    taken until `runtime.engines.host_memory.give_back_freed`.
+    """
     with contextlib.suppress(OSError, AttributeError):  # another C library
         mallopt = ctypes.CDLL("libc.so.6").mallopt
         mallopt(M_TRIM_THRESHOLD, LARGEST)

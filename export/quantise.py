@@ -87,7 +87,7 @@ def calibration_options(checkpoint: Checkpoint, precision: Precision, chosen: Qu
 def write_quantised(
     checkpoint: Checkpoint,
     folder: Path,
-    traced: Mapping[str, Forms],
+    captured: Mapping[str, Forms],
     precision: Precision,
     options: CalibrationOptions,
     keep_float: str | tuple[str, ...],
@@ -110,7 +110,7 @@ def write_quantised(
     plans, reasons = _first_plans(calibrated, keep_float)
     budget = BUDGETS[precision]
     for rounds_left in range(ROUNDS, -1, -1):
-        copies = {name: forms.copy() for name, forms in traced.items()}
+        copies = {name: forms.copy() for name, forms in captured.items()}
         manifest = write(quantise(copies, checkpoint, plans))
         if not measured:
             loss = None
@@ -125,10 +125,10 @@ def write_quantised(
         reasons |= dict.fromkeys(worst, "among the noisiest, and the budget was not held")
         plans[graph] = kept_float(plans[graph], worst)
 
-    models = {name: forms.main.model for name, forms in traced.items()}
+    models = {name: forms.main.model for name, forms in captured.items()}
     # E4M3 has no such cache: its ranges are in the graphs alone.
     caches = [] if precision is Precision.FP8 else report.write_caches(folder, models, calibrated, options)
-    size = _size(checkpoint, traced, manifest, plans["decoder"])
+    size = _size(checkpoint, captured, manifest, plans["decoder"])
     account = report.to_json(manifest.name, calibrated, options, plans, reasons, loss, budget, size)
     path = folder / report.FILE
     path.write_text(json.dumps(account, indent=1) + "\n", encoding="utf-8")
@@ -176,10 +176,10 @@ def _check_names(plans: Mapping[str, Plan], names: Sequence[str]) -> None:
         )
 
 
-def _size(checkpoint: Checkpoint, traced: Mapping[str, Forms], manifest: Manifest, decoder: Plan) -> dict[str, Any]:
+def _size(checkpoint: Checkpoint, captured: Mapping[str, Forms], manifest: Manifest, decoder: Plan) -> dict[str, Any]:
     shapes = expected_shapes(checkpoint.config, checkpoint.tied).values()
     return {
         "bytes": sum(entry.bytes for entry in manifest.files.values()),
         "float16_bytes": 2 * sum(math.prod(shape) for shape in shapes),
-        "bytes_per_token": report.decode_bytes(decoder, traced["decoder"].main.model),
+        "bytes_per_token": report.decode_bytes(decoder, captured["decoder"].main.model),
     }

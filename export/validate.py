@@ -26,6 +26,7 @@ from gar_edge.models.vision import ByteEncoder
 from gar_edge.models.weights import TOKEN_TABLE, build_module, decoder_recipes, encoder_recipes, load_parameters
 from gar_edge.runtime.bundle.bundle import Bundle
 from gar_edge.runtime.bundle.manifest import GraphForm, Manifest
+from gar_edge.runtime.engines.host_memory import give_back_freed
 from gar_edge.runtime.engines.onnxruntime.processor import OnnxRuntimeBackend
 from gar_edge.runtime.errors import GarError
 from gar_edge.runtime.gar import Gar
@@ -105,6 +106,7 @@ def validate(
         if not compat:
             return Report(tuple(checks))
     needed = _decoder_bytes(checkpoint.config) * MEMORY_FACTOR
+    give_back_freed()
     available = psutil.virtual_memory().available
     if available < needed:
         detail = f"left out: needs about {needed / 1e9:.0f} GB of memory, {available / 1e9:.0f} GB are available"

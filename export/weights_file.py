@@ -13,7 +13,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from gar_edge.export.graphs import TracedGraph
+from gar_edge.export.graphs import OpenGraph
 from gar_edge.models.weights import WeightSource
 from gar_edge.runtime.bundle.manifest import FileEntry
 
@@ -71,26 +71,26 @@ class Stored:
 
 
 def stream_weights(
-    traced: TracedGraph, source: WeightSource, dtype: torch.dtype, data: DataFile, shared: Mapping[str, Stored]
+    graph: OpenGraph, source: WeightSource, dtype: torch.dtype, data: DataFile, shared: Mapping[str, Stored]
 ) -> dict[str, Stored]:
     """Write every parameter of a graph to `data`; float ones in `dtype`. Where all its parameters lie, by name.
 
     shared: parameters whose bytes are in the bundle already (the tied head's table).
     """
     stored: dict[str, Stored] = {}
-    for name in _parameters(traced):
+    for name in _parameters(graph):
         if name in shared:
             stored[name] = shared[name]
         else:
-            offset, length = data.append(traced.recipes[name].make(source, dtype))
+            offset, length = data.append(graph.recipes[name].make(source, dtype))
             stored[name] = Stored(data.path, offset, length)
     return stored
 
 
-def point_at(traced: TracedGraph, stored: Mapping[str, Stored]) -> None:
+def point_at(graph: OpenGraph, stored: Mapping[str, Stored]) -> None:
     """Let a graph's parameters be external data."""
-    for name in _parameters(traced):
-        value, place = traced.model.graph.initializers[name], stored[name]
+    for name in _parameters(graph):
+        value, place = graph.model.graph.initializers[name], stored[name]
         assert value.shape is not None
         assert value.dtype is not None
         value.const_value = ir.ExternalTensor(
@@ -99,9 +99,9 @@ def point_at(traced: TracedGraph, stored: Mapping[str, Stored]) -> None:
         )  # fmt: skip
 
 
-def parameter_bytes(traced: TracedGraph, shared: Collection[str] = ()) -> int:
+def parameter_bytes(graph: OpenGraph, shared: Collection[str] = ()) -> int:
     """What a graph's parameters take on disk, those of `shared` left out."""
-    values = [traced.model.graph.initializers[name] for name in _parameters(traced) if name not in shared]
+    values = [graph.model.graph.initializers[name] for name in _parameters(graph) if name not in shared]
     return sum(
         math.prod(value.shape.numpy()) * value.dtype.bitwidth // 8
         for value in values
@@ -109,6 +109,6 @@ def parameter_bytes(traced: TracedGraph, shared: Collection[str] = ()) -> int:
     )
 
 
-def _parameters(traced: TracedGraph) -> list[str]:
+def _parameters(graph: OpenGraph) -> list[str]:
     """Names of the initialisers that a recipe makes; the others are constants, kept inside the ONNX file."""
-    return [name for name in traced.model.graph.initializers if name in traced.recipes]
+    return [name for name in graph.model.graph.initializers if name in graph.recipes]

@@ -32,7 +32,7 @@ class LayerNorm(nn.Module):
 
 
 class RMSNorm(nn.Module):
-    """One operator at opset 24; below opset 23 torch writes it out, in float32 whatever x is."""
+    """One operator at opset 24; below opset 23 the exporter writes it out, in float32 whatever x is."""
 
     def __init__(self, dim: int, eps: float) -> None:
         super().__init__()

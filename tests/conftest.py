@@ -43,7 +43,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def captured_once() -> Iterator[None]:
     """Capture each model once for all exports of one process, which saves most of the suite's time."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("trace_encoder", "trace_decoder", "trace_compat_decoder"):
+        for name in ("capture_encoder", "capture_decoder", "capture_compat_decoder"):
             patch.setattr(forms, name, functools.cache(getattr(forms, name)))
         yield
 

@@ -117,7 +117,7 @@ def test_other_ranges_by_hand() -> None:
 def test_nodes_of_e4m3_stand_before_products() -> None:
     """In both forms alike: zero points of type E4M3, a scale a tensor for activations, one a column for weights."""
     checkpoint = random_checkpoint_of(SHAPES["tied"], "tiny")
-    traced = forms.trace_graphs(checkpoint, Precision.FP8)
+    traced = forms.write_graphs(checkpoint, Precision.FP8)
     config = checkpoint.config
     for name, sites in (("encoder", encoder_sites(config)), ("decoder", decoder_sites(config, checkpoint.tied))):
         for form in (traced[name].main, *traced[name].by_engine.values()):

@@ -62,7 +62,7 @@ def test_features_are_the_encoders_and_embeddings_the_prompts(
 ) -> None:
     encoder, _ = truth(checkpoint)
     table, config = checkpoint.weights.tensor(TOKEN_TABLE), checkpoint.config
-    monkeypatch.setattr("gar_edge.calibration.observe.SCORES", 1)  # a tile at a time
+    monkeypatch.setattr("gar_edge.calibration.observe.ACTIVATIONS", 1)  # a tile at a time
     _, spoken = observed(checkpoint, prepared, 2)
     for sample, one in zip(prepared, spoken, strict=True):
         assert one.prepared is sample

@@ -29,7 +29,7 @@ class Graphs:
 
 @pytest.fixture(scope="module")
 def graphs(checkpoint: Checkpoint) -> list[Graphs]:
-    traced = forms.trace_graphs(checkpoint, Precision.INT8)
+    traced = forms.write_graphs(checkpoint, Precision.INT8)
     config = checkpoint.config
     return [
         Graphs("encoder", traced["encoder"], encoder_sites(config)),

@@ -15,7 +15,7 @@ import torch
 from helpers.shapes import SHAPES
 
 from gar_edge.export.bundle_writer import ExportOptions, export_bundle
-from gar_edge.export.graphs import Precision, Traced, TracedGraph
+from gar_edge.export.graphs import Captured, OpenGraph, Precision
 from gar_edge.export.progress import Silent
 from gar_edge.export.quantise import Quantising
 from gar_edge.models.checkpoint import Checkpoint, open_checkpoint, shipped_checkpoint
@@ -264,9 +264,9 @@ def test_the_commands_take_compat(nano: Path) -> None:
 def test_validation_catches_a_compat_decoder_that_computes_something_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = Traced.graph
+    original = Captured.graph
 
-    def slower(traced: Traced, precision: Precision) -> TracedGraph:
+    def slower(traced: Captured, precision: Precision) -> OpenGraph:
         """Positions turn half as fast."""
         graph = original(traced, precision)
         if graph.appends:
@@ -274,7 +274,7 @@ def test_validation_catches_a_compat_decoder_that_computes_something_else(
             value.const_value = ir.tensor(value.const_value.numpy() / 2)
         return graph
 
-    monkeypatch.setattr(Traced, "graph", slower)
+    monkeypatch.setattr(Captured, "graph", slower)
     with pytest.raises(GarValidationError, match=r"no bundle was kept .*: decoder_compat: max diff") as error:
         export_bundle(tiny(), tmp_path / "b", ExportOptions(compat=True), Silent())
     assert "; decoder:" not in str(error.value)

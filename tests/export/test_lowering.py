@@ -46,6 +46,16 @@ def patches(module: Module, x: Tensor) -> Tensor:
     return F.conv2d(x.to(weight.dtype), weight, stride=2)
 
 
+def biased(module: Module, x: Tensor) -> Tensor:
+    weight = module.weight[:, :3].unsqueeze(2).unsqueeze(3).expand(8, 3, 2, 2)
+    return F.conv2d(x.to(weight.dtype), weight, module.third, stride=2)
+
+
+def norms(module: Module, x: Tensor) -> Tensor:
+    x = x.unsqueeze(-2) * module.weight
+    return F.layer_norm(x, (8, 8), module.weight, module.weight) + F.rms_norm(x, (8, 8), module.weight, 1e-5)
+
+
 def attention(module: Module, x: Tensor) -> Tensor:
     x = x.unsqueeze(1)
     return F.scaled_dot_product_attention(x, x, x, attn_mask=x @ x.transpose(-1, -2))
@@ -61,6 +71,14 @@ CASES: dict[str, tuple[Mapping[str, Input], Callable[..., Tensor], list[str]]] =
     "buffer": (TENSOR, lambda m, x: x * m.third, ["Mul"]),
     "rows": (TENSOR, lambda m, x: F.linear(x.flatten(0, 1), m.weight), ["Reshape", "Gemm"]),
     "reshapes": (TENSOR, lambda m, x: x.unflatten(-1, (2, 4)).flatten(1, 2).unflatten(2, (2, 2)), ["Reshape"]),
+    "interleave -2": (
+        TENSOR,
+        lambda m, x: x.repeat_interleave(3, dim=-2),
+        ["Unsqueeze", "Tile", "Reshape"],
+    ),
+    "norms of two axes": (TENSOR, norms, ["Unsqueeze", "Mul", "LayerNormalization", "RMSNormalization", "Add"]),
+    "patches with a bias": (BYTES, biased, ["Slice", "Unsqueeze", "Unsqueeze", "Expand", "Cast", "Conv"]),
+    "from behind": (TENSOR, lambda m, x: x.permute(-1, 0, -2), ["Transpose"]),
     "turned": (TENSOR, lambda m, x: x.transpose(-1, 0).permute(2, 0, 1), ["Transpose", "Transpose"]),
     "parts": (TENSOR, lambda m, x: torch.cat([*x.chunk(2, dim=-1)[::-1], x], dim=-1), ["Split", "Concat"]),
     "slice": (TENSOR, lambda m, x: x[..., 1:], ["Slice"]),
@@ -185,9 +203,24 @@ def test_what_nothing_needs_is_not_written() -> None:
     assert len(graph.initializers) == 1
 
 
-def test_an_operator_without_a_rule_is_named() -> None:
-    program = captured(TENSOR, lambda m, x: torch.erfinv(x))
-    with pytest.raises(
-        NotImplementedError, match=r"aten\.(special_)?erfinv\.default: export/operators\.py has no rule"
-    ):
+def test_a_node_that_is_left_out_reads_nothing() -> None:
+    """Quantising looks for the one reader of a weight."""
+    program = captured(TENSOR, lambda m, x: (x @ m.weight, (x + 1) @ m.weight)[1])
+    graph = lower(program, Module(lambda m, x: x, torch.float32), ir.DataType.FLOAT, ops.OPSET)
+    assert [use.node.op_type for use in graph.initializers["weight"].uses()] == ["MatMul"]
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda m, x: torch.erfinv(x), r"aten\.erfinv\.default: export/operators\.py has no rule"),
+        (lambda m, x: torch.arange(x.shape[1] * 2), "no axis of an input has this size"),
+        (lambda m, x: x.repeat(2, 2, 1).unflatten(0, (1, -1)), "leaves several sizes open"),
+        (lambda m, x: torch.arange(x.shape[1]) * 0.5, "Mul of INT64 with a number of another type"),
+        (lambda m, x: x.to(x.dtype), "is an input, or another output too"),
+    ],
+)
+def test_what_no_graph_says_is_refused(function: Callable[..., Tensor], message: str) -> None:
+    program = captured(TENSOR, function)
+    with pytest.raises(NotImplementedError, match=message):
         lower(program, Module(lambda m, x: x, torch.float32), ir.DataType.FLOAT, ops.OPSET)

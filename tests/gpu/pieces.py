@@ -4,7 +4,7 @@
     python pieces.py join build/gpu-pieces build/gpu-site              # there: put together, checked, installed
     PYTHONPATH=build/gpu-site python tests/gpu/check.py
 
-torch, transformers, onnx, onnxscript and CUDA's libraries are expected there, as any machine for such work has them;
+torch, transformers, onnx and CUDA's libraries are expected there, as any machine for such work has them;
 more is added with --also. A piece is any file `piece-*`, and pieces.json has their digests.
 """
 
@@ -25,7 +25,7 @@ BLOCK = 1 << 20  # read at once
 # With what they need: of the runtime and the exporter, all but what is expected there.
 PACKAGES = (
     "tokenizers", "jinja2", "pillow", "opencv-python-headless", "pycocotools", "platformdirs", "msgspec", "typer",
-    "rich", "safetensors", "huggingface-hub", "psutil", "scikit-image",
+    "rich", "safetensors", "huggingface-hub", "psutil", "scikit-image", "onnx-ir",
 )  # fmt: skip
 ALONE = ("onnxruntime-gpu",)  # without: CUDA's libraries are there
 

@@ -84,7 +84,7 @@ assert scene.describe({str(EXAMPLES / "scene_1_mask_0.png")!r}).text
 time.sleep({LONG})
 """
 EXPORT = (
-    "import sys, torch._dynamo, torch.onnx\nimport gar_edge.export.cli, gar_edge.export.bundle_writer\n"
+    "import sys, torch._dynamo, torch.export\nimport gar_edge.export.cli, gar_edge.export.bundle_writer\n"
     "import gar_edge.export.quantise\nassert 'onnxruntime' not in sys.modules, 'imported'"
 )
 
