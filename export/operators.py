@@ -143,7 +143,7 @@ def _layer_norm(
     shape: Sequence[int],
     weight: ir.Value,
     bias: ir.Value,
-    epsilon: float,
+    epsilon: float = 1e-5,  # torch leaves out what is the default
     _: bool = True,
 ) -> ir.Value:
     return to.node("LayerNormalization", [x, weight, bias], like, axis=-len(shape), epsilon=epsilon)

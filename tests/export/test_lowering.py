@@ -88,6 +88,7 @@ CASES: dict[str, tuple[Mapping[str, Input], Callable[..., Tensor], list[str]]] =
     "silu": (TENSOR, lambda m, x: F.silu(x), ["Sigmoid", "Mul"]),
     "gelu": (TENSOR, lambda m, x: F.gelu(x), ["Gelu"]),
     "angles": (TENSOR, lambda m, x: x.cos() + x.sin(), ["Cos", "Sin", "Add"]),
+    "layer norm, coarse": (TENSOR, lambda m, x: F.layer_norm(x, (8,), m.third, m.third, 0.1), ["LayerNormalization"]),
     "layer norm": (TENSOR, lambda m, x: F.layer_norm(x, (8,), m.third, m.third, 1e-5), ["LayerNormalization"]),
     "rms norm": (TENSOR, lambda m, x: F.rms_norm(x, (8,), m.third, 1e-5), ["RMSNormalization"]),
     "repeat": (TENSOR, lambda m, x: x.repeat(1, 3, 1), ["Tile"]),
