@@ -172,7 +172,6 @@ def export(
         print(json.dumps(_summary(exported, fitted)))
     else:
         _tell(exported, time.perf_counter() - begin)
-    gc.freeze()  # or the collector goes through all that torch has made once more on the way out: a second
 
 
 def _export(source: Checkpoint, folder: Path, options: ExportOptions, quiet: bool) -> Exported:
@@ -293,7 +292,10 @@ def _summary(exported: Exported, fitted: Choice | None) -> dict[str, Any]:
 
 def main() -> None:
     """Entry point of `gar-export`."""
-    run_app(app)
+    try:
+        run_app(app)
+    finally:
+        gc.freeze()  # or the collector goes through all that torch has made once more on the way out: a second
 
 
 if __name__ == "__main__":

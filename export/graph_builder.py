@@ -16,6 +16,8 @@ import onnx_ir as ir
 import sympy
 from numpy.typing import NDArray
 
+from gar_edge.runtime.errors import GarExportError
+
 Dim: TypeAlias = int | sympy.Expr
 Shape = tuple[Dim, ...]
 
@@ -108,7 +110,7 @@ class GraphBuilder:
         # Of several the one is inferred that no graph input has.
         inferred = unknown if len(unknown) == 1 else [axis for axis in unknown if target[axis] not in self._places]
         if len(inferred) > 1:
-            raise NotImplementedError(f"{like.name}: a reshape to {like.shape} leaves several sizes open")
+            raise GarExportError(f"{like.name}: a reshape to {like.shape} leaves several sizes open")
         for axis in inferred:
             target[axis] = -1
         value = self.node("Reshape", [source, self.vector(target)], like)
@@ -134,7 +136,7 @@ class GraphBuilder:
         taken = set(self._inputs)
         for called, value in outputs.items():
             if value in taken:
-                raise NotImplementedError(f"{called}: is an input, or another output too; nothing is written for that")
+                raise GarExportError(f"{called}: is an input, or another output too; nothing is written for that")
             taken.add(value)
             value.name = called
         needed, nodes = set(outputs.values()), []
@@ -157,7 +159,7 @@ class GraphBuilder:
     def _reading(self, dim: Dim) -> ir.Value:
         """A dimension int64 [1], read from the graph input that has it."""
         if dim not in self._places:
-            raise NotImplementedError(f"{dim}: no axis of an input has this size, so no graph can read it")
+            raise GarExportError(f"{dim}: no axis of an input has this size, so no graph can read it")
         if dim not in self._read:
             source, axis = self._places[dim]
             like = Like(f"{self._names[dim]}_size", ir.DataType.INT64, (1,))

@@ -21,6 +21,7 @@ from torch.export.graph_signature import InputKind
 
 from gar_edge.export.graph_builder import Dim, GraphBuilder, Like, Shape
 from gar_edge.export.operators import RULES
+from gar_edge.runtime.errors import GarExportError
 
 CAPTURED = torch.float16
 
@@ -100,7 +101,7 @@ def lower(program: Program, module: nn.Module, floats: ir.DataType, opset: int) 
     """The program's graph with `floats` for float16.
 
     module: the one that was captured, or the same made with that type, whose buffers become constants. Parameters
-    become initialisers without values. `NotImplementedError` for an operator that has no rule.
+    become initialisers without values. `GarExportError` for an operator that has no rule.
     """
     to, kinds = GraphBuilder(opset), {**_KINDS, CAPTURED: floats}
     buffers, inputs = dict(module.named_buffers()), iter(program.inputs.items())
@@ -136,7 +137,7 @@ def _applied(
     """What an operator gives, by its rule."""
     rule = RULES.get(node.target)
     if rule is None:
-        raise NotImplementedError(f"{node.target}: export/operators.py has no rule for it")
+        raise GarExportError(f"{node.target}: export/operators.py has no rule for it")
     found = node.meta["val"]
     likes = [
         Like(node.name, kinds[tensor.dtype], _shape(tensor))

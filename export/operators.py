@@ -15,6 +15,7 @@ import torch
 
 from gar_edge.export.graph_builder import Dim, GraphBuilder, Like
 from gar_edge.models.ops import ROTARY, SCATTER_CACHE
+from gar_edge.runtime.errors import GarExportError
 
 NORM_OPSET = ATTENTION_OPSET = 23  # have RMSNormalization and Attention
 END = np.iinfo(np.int64).max  # of a slice without one
@@ -29,7 +30,7 @@ def _same(op: str) -> Rule:
     def rule(to: GraphBuilder, like: Like, *operands: ir.Value | float) -> ir.Value:
         first = next(operand for operand in operands if isinstance(operand, ir.Value))
         if first.dtype != like.kind:
-            raise NotImplementedError(f"{like.name}: {op} of {first.dtype} with a number of another type")
+            raise GarExportError(f"{like.name}: {op} of {first.dtype} with a number of another type")
         inputs = [to.operand(operand, first) for operand in operands]
         return to.node(op, inputs, like)
 
@@ -174,16 +175,16 @@ def _attention(
     if to.opset >= ATTENTION_OPSET:
         inputs = [query, key, value] if bias is None else [query, key, value, bias]
         return to.node("Attention", inputs, like)
-    if bias is not None:
-        raise NotImplementedError("attention with a bias: export/operators.py has no rule for it below opset 23")
     *front, keys, wide = to.shape(key)
     scores = replace(like, shape=(*like.shape[:-1], keys))
     order = [*range(len(front)), len(front) + 1, len(front)]
     # Before the product: scores of float16 have little room.
     scaled = to.node("Mul", [query, to.operand(float(wide) ** -0.5, query)], replace(like, shape=to.shape(query)))
     turned = to.node("Transpose", [key], replace(like, shape=(*front, wide, keys)), perm=order)
-    weights = to.node("Softmax", [to.node("MatMul", [scaled, turned], scores)], scores, axis=-1)
-    return to.node("MatMul", [weights, value], like)
+    products = to.node("MatMul", [scaled, turned], scores)
+    if bias is not None:
+        products = to.node("Add", [products, bias], scores)
+    return to.node("MatMul", [to.node("Softmax", [products], scores, axis=-1), value], like)
 
 
 def _rotary(to: GraphBuilder, like: Like, x: ir.Value, cos: ir.Value, sin: ir.Value) -> ir.Value:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.library import Library
 
 OPSET = 24
 COMPAT_OPSET = 20  # the newest that TensorRT 10.1's parser names; encoder and replay need no newer one either
 
-_LIBRARY = torch.library.Library("gar_edge", "DEF")
+_LIBRARY = Library("gar_edge", "DEF")
 _LIBRARY.define("rotary(Tensor x, Tensor cos, Tensor sin) -> Tensor")
 _LIBRARY.define("scatter_cache(Tensor cache, Tensor update, Tensor write_index) -> Tensor")
 

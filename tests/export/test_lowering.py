@@ -17,6 +17,7 @@ from torch.export import Dim
 from gar_edge.export.lowering import CAPTURED, Axis, Input, Program, capture, lower
 from gar_edge.models import ops
 from gar_edge.models.layers import RMSNorm
+from gar_edge.runtime.errors import GarExportError
 
 AXES = {"batch": Axis(2, Dim("batch", min=1, max=64)), "length": Axis(3, Dim("length", min=1, max=64))}
 RUN = {"batch": 5, "length": 7}
@@ -184,10 +185,12 @@ def test_an_older_opset_has_attention_as_products_and_a_softmax(dtype: torch.dty
     np.testing.assert_allclose(ran(graph, Module(function, dtype), given), wanted.numpy(), rtol=close, atol=close)
 
 
-def test_an_older_opset_has_no_attention_with_a_bias() -> None:
-    program = captured(TENSOR, attention)
-    with pytest.raises(NotImplementedError, match="with a bias"):
-        lower(program, Module(attention, torch.float32), ir.DataType.FLOAT, ops.COMPAT_OPSET)
+def test_an_older_opset_adds_attentions_bias_before_the_softmax() -> None:
+    module = Module(attention, torch.float32)
+    graph = lower(captured(TENSOR, attention), module, ir.DataType.FLOAT, ops.COMPAT_OPSET)
+    assert [node.op_type for node in graph][-5:] == ["Transpose", "MatMul", "Add", "Softmax", "MatMul"]
+    given = feeds(TENSOR, torch.float32)
+    np.testing.assert_allclose(ran(graph, module, given), module(given["x"]).numpy(), rtol=1e-5, atol=1e-5)
 
 
 def test_dimensions_carry_their_names() -> None:
@@ -223,5 +226,5 @@ def test_a_node_that_is_left_out_reads_nothing() -> None:
 )
 def test_what_no_graph_says_is_refused(function: Callable[..., Tensor], message: str) -> None:
     program = captured(TENSOR, function)
-    with pytest.raises(NotImplementedError, match=message):
+    with pytest.raises(GarExportError, match=message):
         lower(program, Module(lambda m, x: x, torch.float32), ir.DataType.FLOAT, ops.OPSET)
