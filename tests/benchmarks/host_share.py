@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -260,7 +261,8 @@ class Server:
 
     def __init__(self, python: str, folder: Path, cuts: bool) -> None:
         export = [python, "-m", "gar_edge.export.cli", "--size", "nano", "--fp16", "--no-validate", "-o", str(folder)]
-        subprocess.run(export, check=True, capture_output=True, cwd=folder.parent)
+        own = {**os.environ, "GAR_EDGE_HOME": str(folder.parent)}  # or it would be the user's bundle exported last
+        subprocess.run(export, check=True, capture_output=True, cwd=folder.parent, env=own)
         command = [python, __file__, "--serve", str(folder), *(["--engine-cuts"] if cuts else [])]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=folder.parent
